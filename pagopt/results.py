@@ -1,0 +1,153 @@
+"""What a search leaves behind, as plain data: the trace of its rounds and the honest comparison on held-out tasks.
+
+Everything here can be written to JSON and read back (:func:`to_json`, :func:`from_json`), so that the report, a
+notebook and a later version of pagopt all start from the same file, ``results.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pagopt.errors import StudyError
+from pagopt.files import write_text
+from pagopt.recipe import Recipe
+
+__all__ = ["HeadScore", "Method", "PairedTest", "Results", "Round", "load_results"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class HeadScore:
+    """The score of the selection with one more head: mean over the search tasks and its standard error."""
+
+    mean: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a search (paper, Algorithm 1).
+
+    Attributes:
+        number: 1, 2, ...
+        base: Heads that were selected before this round, such as ``("L4.H1",)``.
+        scores: For every candidate head, the score of ``base`` with it.
+        chosen: The heads added in this round, best first.
+        score: Score of the whole selection at the end of the round on the search tasks.
+    """
+
+    number: int
+    base: tuple[str, ...]
+    scores: dict[str, HeadScore]
+    chosen: tuple[str, ...]
+    score: HeadScore
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the comparison on held-out tasks.
+
+    Attributes:
+        name: "no guidance", "CFG 2.0", "best layer L4", "HeadHunter", ...
+        recipe: What it does, as :meth:`pagopt.Recipe.to_dict`.
+        objective: The objective for every held-out task.
+        rewards: Every reward's raw score for every held-out task.
+        images: Store keys of the images, one per held-out task.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    objective: tuple[float, ...]
+    rewards: dict[str, tuple[float, ...]]
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """The found recipe against one other method, on the same prompts and seeds.
+
+    Attributes:
+        against: Name of the other method.
+        difference: Mean of (found recipe - other).
+        se: Standard error of that mean.
+        p_value: One-sided p-value of the paired t-test, for "the found recipe is better".
+        wins: Share of tasks on which the found recipe is better.
+    """
+
+    against: str
+    difference: float
+    se: float
+    p_value: float
+    wins: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of it. Tasks are ``(prompt, seed)`` pairs; ``methods[-1]`` is the found recipe."""
+
+    study: str
+    model: str
+    fingerprint: str
+    pagopt: str
+    layers: int
+    heads: int
+    steps: int
+    objective: list[dict[str, Any]]
+    search_tasks: list[tuple[str, int]]
+    held_out_tasks: list[tuple[str, int]]
+    rounds: list[Round]
+    methods: list[Method]
+    tests: list[PairedTest]
+    images_generated: int
+    seconds: float
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the search found."""
+        return Recipe.from_dict(self.methods[-1].recipe)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_text(path, json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+
+
+def load_results(path: Path) -> Results:
+    """Read what :meth:`Results.save` wrote.
+
+    Raises:
+        StudyError: If the file is damaged or of another schema.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data.pop("schema") != SCHEMA:
+            raise ValueError("another schema")
+        data["rounds"] = [
+            Round(
+                number=r["number"],
+                base=tuple(r["base"]),
+                scores={name: HeadScore(**score) for name, score in r["scores"].items()},
+                chosen=tuple(r["chosen"]),
+                score=HeadScore(**r["score"]),
+            )
+            for r in data["rounds"]
+        ]
+        data["methods"] = [
+            Method(
+                name=m["name"],
+                recipe=m["recipe"],
+                objective=tuple(m["objective"]),
+                rewards={name: tuple(values) for name, values in m["rewards"].items()},
+                images=tuple(m["images"]),
+            )
+            for m in data["methods"]
+        ]
+        data["tests"] = [PairedTest(**t) for t in data["tests"]]
+        for field in ("search_tasks", "held_out_tasks"):
+            data[field] = [(str(prompt), int(seed)) for prompt, seed in data[field]]
+        return Results(**data)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path} is not a results file of this version ({error}); delete it and run again") from error
