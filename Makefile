@@ -1,0 +1,51 @@
+# The same commands for a newcomer, a developer and CI. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin
+# Without an NVIDIA GPU, ask for a torch release that has a CPU build; with one, leave the choice to pip.
+CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
+PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
+
+.PHONY: help demo test lint types docs wheel emoji clean
+
+help:           ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/.installed        ## find the heads that serve the style "flat" and draw the pictures (runs/demo)
+	$(RUN)/pagopt search flat --out runs/demo
+
+test: $(VENV)/.developer        ## all tests that need neither a GPU nor downloaded weights
+	$(RUN)/python -m pytest
+
+lint: $(VENV)/.developer        ## ruff: rules and format
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+types: $(VENV)/.developer       ## mypy, strict
+	$(RUN)/mypy
+
+docs: $(VENV)/.developer        ## build the documentation into site/
+	$(RUN)/mkdocs build --strict --quiet
+
+wheel: $(VENV)/.developer       ## build the wheel into dist/
+	rm -rf dist
+	$(RUN)/python -m build --wheel --outdir dist . >/dev/null
+	@ls -l dist
+
+emoji: $(VENV)/.developer       ## train the embedded model again (needs npm; resumable; hours on a CPU)
+	$(RUN)/python -m tools.emoji
+
+clean:          ## remove what the other targets built, except the environment and runs/
+	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints-cpu.txt | $(VENV)/bin/python
+	@echo "Installing pagopt into $(VENV) (a minute or two) ..."
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.developer: $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
