@@ -56,7 +56,22 @@ class GuidanceError(PagoptError):
 
 
 class RewardError(PagoptError):
-    """A reward that failed, or returned what is no score."""
+    """A reward that cannot be made, failed, or returned what is no score.
+
+    Args:
+        message: The rule, the values, what to do next.
+        reward: Name of the reward, where one is at fault.
+        index: Position of the offending image in the batch, where known.
+        prompt: That image's prompt, where known.
+    """
+
+    def __init__(
+        self, message: str, *, reward: str | None = None, index: int | None = None, prompt: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reward = reward
+        self.index = index
+        self.prompt = prompt
 
 
 class StoreError(PagoptError):
