@@ -1,0 +1,109 @@
+"""What a reward's scores depend on, as plain JSON: its code and its arguments. The store keeps scores under it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
+from types import FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+
+from pagopt.errors import RewardError
+
+__all__ = ["arguments_of", "canonical", "plain", "signature_of", "source_of", "state_of"]
+
+
+def plain(value: Any, what: str) -> Any:
+    """``value`` as JSON: numbers, strings, lists and mappings of these; paths, devices and dtypes become strings.
+
+    Raises:
+        RewardError: For anything else, naming ``what``: no key could tell two such values apart.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (PurePath, torch.device, torch.dtype)):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item, what) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, what) for key, item in value.items()}
+    raise RewardError(
+        f"{what} is a {type(value).__name__}, so its scores cannot be told from those of another one. Use numbers, "
+        "strings, lists or mappings; or write a Reward subclass whose key() says what its scores depend on."
+    )
+
+
+def canonical(value: Any) -> str:
+    """One text for one JSON value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
+    """The arguments of a class or function, without ``self``."""
+    if not isinstance(factory, type):
+        return inspect.signature(factory)
+    if factory.__init__ is object.__init__:
+        return inspect.Signature()
+    whole = inspect.signature(factory.__init__)
+    return whole.replace(parameters=list(whole.parameters.values())[1:])
+
+
+def arguments_of(
+    factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Every argument by name, defaults included; empty where the call does not fit (the call itself will say so)."""
+    try:
+        bound = signature_of(factory).bind(*args, **kwargs)
+    except TypeError:
+        return {}
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def source_of(thing: Any) -> str:
+    """sha256 of the source that defines a class, function or object: its whole file, or its compiled code.
+
+    The whole file, since a function may call its neighbours. A changed comment costs a scoring, a missed change would
+    cost the truth.
+    """
+    if isinstance(thing, functools.partial):
+        return source_of(thing.func)
+    if isinstance(thing, MethodType):
+        return source_of(thing.__func__)
+    if not isinstance(thing, (type, FunctionType)):
+        return source_of(type(thing))
+    file = getattr(sys.modules.get(thing.__module__), "__file__", None)
+    if file is not None and Path(file).is_file():
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    if isinstance(thing, FunctionType):  # typed in at a prompt
+        code = thing.__code__
+        return hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names)).encode()).hexdigest()
+    return ""
+
+
+def state_of(function: Any) -> Any:
+    """What a callable carries beside its code: a closure's values, a partial's arguments, an object's attributes.
+
+    Raises:
+        RewardError: If that is not plain JSON.
+    """
+    what = f"a value that {getattr(function, '__qualname__', type(function).__qualname__)} carries"
+    if isinstance(function, functools.partial):
+        return [state_of(function.func), plain(function.args, what), plain(function.keywords, what)]
+    if isinstance(function, MethodType):
+        return state_of(function.__self__)
+    if isinstance(function, FunctionType):
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        return [state_of(cell) if isinstance(cell, FunctionType) else plain(cell, what) for cell in cells]
+    if isinstance(function, type):
+        return None
+    return plain(getattr(function, "__dict__", {}), what)

@@ -1,0 +1,222 @@
+"""From what a user writes to a reward: an installed name, ``path/to/file.py:name`` or ``package.module:Name``.
+
+Only code that the user installed or named is run; nothing is downloaded here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pagopt.errors import PagoptError, RewardError, UnknownName
+from pagopt.reward.identity import arguments_of, signature_of
+from pagopt.reward.protocol import FunctionReward, Reward
+
+__all__ = ["RewardInfo", "available_rewards", "describe_rewards", "load_reward"]
+
+GROUP = "pagopt.rewards"
+OWN = 'A reward of your own is "path/to/file.py:name" or "package.module:Name".'
+
+
+@dataclass(frozen=True)
+class RewardInfo:
+    """One line of ``pagopt rewards``.
+
+    Attributes:
+        name: What to write after ``--reward``.
+        summary: First line of its docstring.
+        arguments: Its arguments with their defaults, as Python would print them: ``{"model": "'emoji'"}``;
+            an empty string where there is no default.
+        missing: What has to be done before it works with its defaults; empty when it is ready.
+        package: The distribution that brings it, with its version.
+    """
+
+    name: str
+    summary: str
+    arguments: dict[str, str]
+    missing: str
+    package: str
+
+
+def available_rewards() -> dict[str, EntryPoint]:
+    """The installed rewards by name, sorted.
+
+    Raises:
+        RewardError: If two packages bring different rewards of one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        other = found.setdefault(point.name, point)
+        if other.value != point.value:
+            raise RewardError(
+                f"two rewards are called {point.name!r}: {other.value} and {point.value}. Uninstall one of their packages, "
+                f'or name the one you mean: "{point.value}".'
+            )
+    return found
+
+
+def describe_rewards() -> list[RewardInfo]:
+    """All installed rewards, with what each needs; a plug-in that cannot be imported says why instead of failing."""
+    return [_describe(name, point) for name, point in available_rewards().items()]
+
+
+def load_reward(name: str, **args: Any) -> Reward:
+    """Make a reward.
+
+    Args:
+        name: An installed reward ("clip"), "path/to/file.py:name" or "package.module:Name". The name stands for a
+            :class:`Reward` subclass, a function ``f(images, prompts, **args) -> scores``, or a class with ``__call__``.
+        args: Its arguments.
+
+    Raises:
+        UnknownName: If no installed reward has that name.
+        RewardError: If the file, module or attribute does not exist, the code fails while it is imported or made, or the
+            arguments do not fit; the cause is attached.
+    """
+    where, colon, attribute = name.rpartition(":")
+    if not colon:
+        if name.endswith(".py"):
+            raise RewardError(f'which reward of {name}? Write "{name}:function".', reward=name)
+        found = available_rewards()
+        if name not in found:
+            raise UnknownName("reward", name, found, OWN)
+        made = _make(name, _loaded(name, found[name]), args)
+    elif not where or not attribute:
+        raise RewardError(f"{name!r} names no reward. {OWN}", reward=name)
+    else:
+        is_file = where.endswith(".py") or "/" in where or os.sep in where
+        module = _from_file(name, Path(where)) if is_file else _from_module(name, where)
+        made = _make(name, _attribute(name, module, attribute), args)
+    object.__setattr__(made, "name", name)
+    return made
+
+
+def _loaded(name: str, point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        package = f" of {point.dist.name}" if point.dist else ""
+        raise RewardError(
+            f"the installed reward {name!r}{package} ({point.value}) cannot be imported: {_said(error)}",
+            reward=name,
+        ) from error
+
+
+def _from_file(name: str, path: Path) -> ModuleType:
+    try:
+        source = path.expanduser().resolve().read_bytes()
+    except OSError as error:
+        raise RewardError(f"reward {name!r}: cannot read {path}: {error.strerror}", reward=name) from error
+    path = path.expanduser().resolve()
+    # A private name, so that neither an installed module nor another file of this name is taken for it.
+    private = f"_pagopt_reward_{hashlib.sha256(str(path).encode() + source).hexdigest()[:24]}"
+    if private in sys.modules:
+        return sys.modules[private]
+    spec = importlib.util.spec_from_file_location(private, path)
+    if spec is None or spec.loader is None:
+        raise RewardError(f"reward {name!r}: {path} is no Python file (.py)", reward=name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[private] = module
+    try:
+        # Not through the loader, whose bytecode cache looks at the time and size of a file only.
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[private]
+        raise RewardError(f"reward {name!r}: {path} cannot be run: {_said(error)}", reward=name) from error
+    return module
+
+
+def _from_module(name: str, module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            hint = f" Is it installed in {sys.prefix}? A reward in a file is {OWN.split(' or ')[0].split(' is ')[1]}."
+        raise RewardError(
+            f"reward {name!r}: {module} cannot be imported: {_said(error)}.{hint}", reward=name
+        ) from error
+
+
+def _attribute(name: str, module: ModuleType, attribute: str) -> Any:
+    if hasattr(module, attribute):
+        return getattr(module, attribute)
+    own = [
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and callable(value)
+        and getattr(value, "__module__", None) == module.__name__
+    ]
+    raise RewardError(str(UnknownName(f"reward in {module.__file__}:", attribute, own)), reward=name)
+
+
+def _make(name: str, thing: Any, args: dict[str, Any]) -> Reward:
+    if isinstance(thing, Reward):
+        if args:
+            raise RewardError(
+                f"reward {name!r} is a finished object: it takes no arguments, got {_listed(args)}",
+                reward=name,
+            )
+        return thing
+    if not callable(thing):
+        raise RewardError(
+            f"{name!r} is a {type(thing).__name__}; a reward is a function, a class or a Reward", reward=name
+        )
+    is_class = isinstance(thing, type)
+    positional = () if is_class else ("images", "prompts")
+    if inspect.isabstract(thing):
+        raise RewardError(f"{name!r} is abstract: it must define score(images, prompts)", reward=name)
+    if is_class and not issubclass(thing, Reward) and "__call__" not in dir(thing):
+        raise RewardError(
+            f"{name!r} has no __call__(images, prompts); subclass pagopt.reward.Reward", reward=name
+        )
+    try:
+        signature_of(thing).bind(*positional, **args)
+    except TypeError as error:
+        raise RewardError(
+            f"reward {name!r}: {error}. It is {thing.__name__}{signature_of(thing)}, and got {_listed(args) or 'nothing'}"
+            + ("." if is_class else "; a reward function takes images and prompts first."),
+            reward=name,
+        ) from error
+    if not is_class:
+        known = dict(list(arguments_of(thing, positional, args).items())[2:])
+        return FunctionReward(partial(thing, **args) if args else thing, name, known)
+    try:
+        made = thing(**args)
+    except PagoptError:
+        raise
+    except Exception as error:
+        raise RewardError(f"reward {name!r} could not be made: {_said(error)}", reward=name) from error
+    return made if isinstance(made, Reward) else FunctionReward(made, name, arguments_of(thing, (), args))
+
+
+def _describe(name: str, point: EntryPoint) -> RewardInfo:
+    package = f"{point.dist.name} {point.dist.version}" if point.dist else ""
+    try:
+        thing = _loaded(name, point)
+        missing = thing.missing() if isinstance(thing, type) and issubclass(thing, Reward) else ""
+    except Exception as error:
+        return RewardInfo(name, "", {}, str(error), package)
+    parameters = list(signature_of(thing).parameters.values())[0 if isinstance(thing, type) else 2 :]
+    arguments = {p.name: "" if p.default is p.empty else repr(p.default) for p in parameters}
+    summary = (inspect.getdoc(thing) or "").partition("\n")[0]
+    return RewardInfo(name, summary, arguments, missing, package)
+
+
+def _listed(args: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in args.items())
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
