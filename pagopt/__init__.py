@@ -1,4 +1,4 @@
-"""pagopt finds where and how to perturb a diffusion transformer to get more of what you want from it, without training."""
+"""pagopt finds where and how to perturb a diffusion transformer to get more of what you want, without training."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What can go wrong for a user, as one small tree of exceptions.
 
-The command line prints a :class:`PagoptError` without a traceback: its text has to say the rule, the values, and what to do next.
+The command line prints a :class:`PagoptError` without a traceback: its text has to say the rule, the values, and what
+to do next.
 """
 
 from __future__ import annotations

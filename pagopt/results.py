@@ -1,7 +1,7 @@
-"""What a search leaves behind, as plain data: the trace of its rounds and the honest comparison on held-out tasks.
+"""What a search leaves behind, as plain data: the trace of its rounds and the comparison on held-out tasks.
 
-Everything here can be written to JSON and read back (:func:`to_json`, :func:`from_json`), so that the report, a
-notebook and a later version of pagopt all start from the same file, ``results.json``.
+It is written to JSON (:meth:`Results.save`) and read back (:func:`load_results`), so that the report, a notebook and
+a later version of pagopt all start from the same file, ``results.json``.
 """
 
 from __future__ import annotations
@@ -150,4 +150,6 @@ def load_results(path: Path) -> Results:
             data[field] = [(str(prompt), int(seed)) for prompt, seed in data[field]]
         return Results(**data)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{path} is not a results file of this version ({error}); delete it and run again") from error
+        raise StudyError(
+            f"{path} is not a results file of this version ({error}); delete it and run again"
+        ) from error

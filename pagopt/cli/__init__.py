@@ -1,0 +1,79 @@
+"""The command line: ``pagopt search | generate | score | rewards | heads``. Thin: it parses, calls, and prints.
+
+Every command is a module with ``main(words)`` and a jsonargparse parser of its own, imported only when it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+
+from rich.console import Console
+
+import pagopt
+from pagopt.errors import PagoptError, UnknownName
+
+__all__ = ["main"]
+
+COMMANDS = ("search", "generate", "score", "rewards", "heads")
+
+OVERVIEW = """usage: pagopt COMMAND [options]
+
+Find where and how to perturb a diffusion transformer to get more of what you want from it, without training.
+
+commands:
+  search STUDY     find the heads that serve an objective; leaves a recipe and a report to look at
+  generate         draw an image with a recipe, beside the unguided one if you like
+  score            score image files with a reward
+  rewards          list the rewards
+  heads [MODEL]    list the attention heads of a model
+
+a first run:       pagopt search flat
+more help:         pagopt search --help
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Instead of the process's own.
+
+    Returns:
+        The exit status: 0; 2 for what the user can put right; 130 after Ctrl-C.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(OVERVIEW, end="")
+        return 0
+    if words[0] == "--version":
+        print(pagopt.__version__)
+        return 0
+    # Other ranks of a distributed run fail for the same reason: rank 0 says it.
+    console = Console(stderr=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    _quieten_libraries()
+    try:
+        if words[0] not in COMMANDS:
+            raise UnknownName("command", words[0], COMMANDS)
+        importlib.import_module(f"pagopt.cli.{words[0]}").main(words[1:])
+    except PagoptError as error:
+        console.print("[bold red]error:[/]", end=" ")
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    return 0
+
+
+def _quieten_libraries() -> None:
+    """Leave out what the libraries say about themselves and a user cannot act on."""
+    for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"(diffusers|transformers|torch|lightning)\b"
+    )
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(?!pagopt)")

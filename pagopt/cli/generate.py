@@ -1,0 +1,122 @@
+"""``pagopt generate``: draw an image with a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+
+from pagopt.errors import StudyError
+from pagopt.files import write_bytes
+from pagopt.models import load_pipeline
+from pagopt.recipe import Provenance, Recipe, load_recipe
+from pagopt.render import Job, Renderer, Task
+
+__all__ = ["main", "parser"]
+
+DESCRIPTION = """Draw an image with a recipe; without one, draw it as the model alone would.
+
+examples:
+  pagopt generate --recipe runs/flat/recipe.json --prompt "flat, red apple" --seed 3 --out apple.png --compare
+  pagopt generate --recipe runs/flat/recipe.json --prompt "flat, red apple" --scale 1 --out gentle.png
+"""
+# Small pictures are shown larger when they stand side by side.
+SMALLEST_SIDE = 256
+
+
+def parser() -> ArgumentParser:
+    """All options."""
+    command = ArgumentParser(prog="pagopt generate", description=DESCRIPTION)
+    command.add_argument("--recipe", type=Path | None, help="Recipe file, as `pagopt search` writes it.")
+    command.add_argument("--prompt", type=str, required=True, help="What to draw.")
+    command.add_argument("--seed", type=int, default=0, help="Seed of the initial noise.")
+    command.add_argument("--out", type=Path, required=True, help="PNG file to write.")
+    command.add_argument("--compare", action="store_true", help="Put the unguided image beside it.")
+    command.add_argument("--model", type=str | None, help="Another model than the recipe's own.")
+    command.add_argument(
+        "--steps", type=int | None, help="Inference steps. Default: as the recipe was found."
+    )
+    command.add_argument("--height", type=int | None, help="Pixels. Default: as the model likes it.")
+    command.add_argument("--width", type=int | None, help="Pixels. Default: as the model likes it.")
+    command.add_argument("--strength", type=float | None, help="Another strength u in [0, 1], for all heads.")
+    command.add_argument("--scale", type=float | None, help="Another guidance scale w.")
+    command.add_argument(
+        "--cfg", type=float | None, help="Another classifier-free guidance scale g; 1 is off."
+    )
+    command.add_argument(
+        "--device", type=str | None, help="Such as cuda or cpu. Default: cuda where there is one."
+    )
+    return command
+
+
+def main(words: list[str]) -> None:
+    """Draw what ``words`` ask for."""
+    options = parser().parse_args(words)
+    if not options.prompt.strip():
+        raise StudyError("the prompt is empty")
+    if options.out.suffix.lower() != ".png":
+        raise StudyError(f"--out must be a PNG file, not {options.out}")
+    recipe, provenance = load_recipe(options.recipe) if options.recipe else (Recipe(), None)
+    given = {name: getattr(options, name) for name in ("strength", "scale", "cfg")}
+    recipe = recipe.replace(**{name: value for name, value in given.items() if value is not None})
+    pipe = load_pipeline(options.model or (provenance.model if provenance else "emoji"))
+    pipe.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    renderer = Renderer(pipe, steps(options.steps, provenance), options.height, options.width)
+    warn_if_other_model(renderer, provenance)
+    task = Task(options.prompt, options.seed)
+    unguided = Recipe(scale=0.0, cfg=1.0)
+    recipes = [unguided, recipe] if options.compare else [recipe]
+    images = renderer.render([Job(each, task) for each in recipes])
+    picture = side_by_side(images, ["no guidance", "with the recipe"]) if options.compare else images[0]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_png(picture, options.out)
+    print(options.out)
+
+
+def steps(given: int | None, provenance: Provenance | None) -> int:
+    """The number of steps: as asked for, or as the recipe was found, or the embedded model's."""
+    if given is not None:
+        return given
+    return int(provenance.evidence.get("steps", 28)) if provenance else 28
+
+
+def warn_if_other_model(renderer: Renderer, provenance: Provenance | None) -> None:
+    """Say so when the recipe was found on other weights, where its heads may mean something else."""
+    if provenance is not None and renderer.fingerprint != provenance.fingerprint:
+        text = f"this is not the model that the recipe was found on ({provenance.model}); its heads may do other things"
+        Console(stderr=True).print(f"[yellow]note:[/] {text}", highlight=False)
+
+
+def side_by_side(images: list[Image.Image], titles: list[str]) -> Image.Image:
+    """One picture of several, each with its title above."""
+    factor = max(1, -(-SMALLEST_SIDE // min(images[0].size)))
+    width, height = (side * factor for side in images[0].size)
+    size = max(14, width // 20)
+    font = ImageFont.load_default(size)
+    gap, top = size, 2 * size
+    sheet = Image.new("RGB", (len(images) * (width + gap) + gap, height + top + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (image, title) in enumerate(zip(images, titles, strict=True)):
+        left = gap + i * (width + gap)
+        sheet.paste(image.resize((width, height), Image.Resampling.LANCZOS), (left, top))
+        draw.text((left, top // 2), title, fill="black", font=font, anchor="lm")
+    return sheet
+
+
+def write_png(image: Image.Image, path: Path) -> None:
+    """Write an image, all of it or nothing.
+
+    Raises:
+        StudyError: If the file cannot be written.
+    """
+    import io
+
+    data = io.BytesIO()
+    image.save(data, format="PNG")
+    try:
+        write_bytes(path, data.getvalue())
+    except OSError as error:
+        raise StudyError(f"cannot write {path}: {error.strerror}") from error

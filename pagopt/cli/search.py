@@ -1,0 +1,130 @@
+"""``pagopt search STUDY``: run a study and say what it found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.table import Table
+
+from pagopt.experiment import run_study
+from pagopt.results import Results
+from pagopt.study import Study, available_studies, find_study
+
+__all__ = ["main", "parser"]
+
+DESCRIPTION = """Find the attention heads that serve an objective (HeadHunter, arXiv 2506.10978).
+
+STUDY is the name of a shipped study or the path of a YAML file with any of the options below. Shipped: {studies}.
+The folder (runs/STUDY, or --out) gets recipe.json, report.html, scores.csv, the exact configuration and the store of
+all images. The same command again goes on where it stopped.
+
+examples:
+  pagopt search flat
+  pagopt search flat --out runs/mine --rounds 2 --scale 1.5
+  pagopt search my_style.yaml --trainer.devices 2
+"""
+# Options of Lightning's Trainer that a predict loop has no use for.
+UNUSED = {
+    "accumulate_grad_batches", "barebones", "check_val_every_n_epoch", "callbacks", "detect_anomaly",
+    "enable_checkpointing", "enable_autolog_hparams", "enable_model_summary", "enable_progress_bar", "fast_dev_run",
+    "gradient_clip_algorithm", "gradient_clip_val", "limit_test_batches", "limit_train_batches", "limit_val_batches",
+    "limit_predict_batches", "log_every_n_steps", "logger", "max_epochs", "max_steps", "max_time", "min_epochs",
+    "min_steps", "num_sanity_val_steps", "overfit_batches", "profiler", "reload_dataloaders_every_n_epochs",
+    "val_check_interval", "default_root_dir", "model_registry", "inference_mode",
+}  # fmt: skip
+
+
+def parser() -> ArgumentParser:
+    """All options, typed; the study's come from :class:`pagopt.study.Study`, the trainer's from Lightning."""
+    command = ArgumentParser(
+        prog="pagopt search", description=DESCRIPTION.format(studies=", ".join(available_studies()))
+    )
+    command.add_argument("--config", action="config", help="Further YAML files; later ones win.")
+    command.add_argument("--out", type=Path | None, help="Folder of the run. Default: runs/STUDY.")
+    command.add_argument("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
+    command.add_class_arguments(Study, None)
+    command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
+    return command
+
+
+def main(words: list[str]) -> None:
+    """Run the study that ``words`` name, and print a table."""
+    name = next((word for word in words[:1] if not word.startswith("-")), None)
+    if name is None:
+        # Also serves --help, which needs no study.
+        parser().parse_args(words or ["--help"])
+        raise SystemExit(2)
+    file = find_study(name)
+    command = parser()
+    options = command.parse_args(["--config", str(file), *words[1:]])
+    study = command.instantiate_classes(options)
+    fields = {key: getattr(study, key) for key in Study.__dataclass_fields__}
+    out = options.out or Path("runs") / file.stem
+    results = run_study(Study(**fields), file.stem, out, options.batch_size, trainer_options(options.trainer))
+    show(results, out)
+
+
+def trainer_options(options: Any) -> dict[str, Any]:
+    """The options of the trainer that were given."""
+    return {key: value for key, value in vars(options).items() if value is not None}
+
+
+def show(results: Results, out: Path) -> None:
+    """Print rounds and comparison, and where to look."""
+    console = Console(file=sys.stdout)
+    rounds = Table(title=f"{results.study}: heads found", title_justify="left", box=None, pad_edge=False)
+    for column in ("round", "heads", "score on the search tasks"):
+        rounds.add_column(column)
+    for done in results.rounds:
+        rounds.add_row(
+            str(done.number), " ".join(done.chosen), f"{done.score.mean:.3f} ± {done.score.se:.3f}"
+        )
+    console.print(rounds)
+    console.print()
+    count = len(results.held_out_tasks)
+    table = Table(
+        title=f"on {count} prompts and seeds that the search never saw"
+        if results.held_out_tasks != results.search_tasks
+        else "on the search's own tasks (the study has no held-out prompts): optimistic",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    found = results.methods[-1]
+    labels = [label for label in found.rewards if len(found.rewards) > 1 or label not in ("objective",)]
+    table.add_column("method")
+    for label in ("objective", *labels):
+        table.add_column(label, justify="right")
+    table.add_column("found - this", justify="right")
+    table.add_column("wins", justify="right")
+    table.add_column("p", justify="right")
+    tests = {test.against: test for test in results.tests}
+    for method in results.methods:
+        cells = [_mean(method.objective), *(_mean(method.rewards[label]) for label in labels)]
+        test = tests.get(method.name)
+        compared = (
+            (f"{test.difference:+.3f} ± {test.se:.3f}", f"{test.wins:.0%}", f"{test.p_value:.2g}")
+            if test
+            else ("", "", "")
+        )
+        table.add_row(method.name, *cells, *compared, style="bold" if method is found else None)
+    console.print(table)
+    console.print("p: paired t-test, one-sided: the found recipe is better than this method", style="dim")
+    console.print()
+    console.print(f"recipe  {out / 'recipe.json'}\nreport  {out / 'report.html'}", highlight=False)
+    console.print(
+        f"drawn   {results.images_generated} new images in {results.seconds:.0f} s; everything else was there",
+        highlight=False,
+    )
+
+
+def _mean(values: tuple[float, ...]) -> str:
+    array = np.array(values)
+    se = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else 0.0
+    return f"{array.mean():.3f} ± {se:.3f}"

@@ -1,0 +1,157 @@
+"""A study: what to search for, on which model, with which prompts. One YAML file, or the options of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pagopt.errors import StudyError, UnknownName
+from pagopt.recipe import Recipe
+from pagopt.render import Task
+from pagopt.reward import RewardSpec
+
+__all__ = ["Study", "available_studies", "find_study"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What to search for, on which model, with which prompts.
+
+    Args:
+        prompts: Contents to draw, such as "red apple". Every candidate draws all of them.
+        reward: The objective: a reward's name, or a list of rewards with `name`, `weight` and `args`. Several are
+            summed after normalisation against the unguided images.
+        model: "emoji" (shipped), "sd3-medium", a folder in diffusers format, or a hub id.
+        style: Put before every prompt as "style, content"; empty for none.
+        seeds: One seed for each prompt; default 0, 1, 2, ...
+        held_out_prompts: Contents that the search never sees, for the comparison at the end.
+        held_out_seeds: One seed for each of them; default 1000, 1001, ...
+        watch: Further rewards that are reported at the end, but not optimised.
+        heads: The heads to choose from, such as "L2-5.H*"; "*" is all.
+        rounds: Rounds of the greedy search (R of the paper).
+        heads_per_round: Heads added in each round (k of the paper).
+        target: What the attention map of a perturbed head is pulled to.
+        strength: How far, from 0 (not at all) to 1 (the target itself); u of the paper.
+        scale: Guidance scale w: how far to steer away from the perturbed prediction.
+        cfg: Classifier-free guidance scale g during the search; 1 is off.
+        interval: First and last (exclusive) step with guidance, as fractions of the steps.
+        steps: Inference steps.
+        height: Pixels; default: as the model likes it.
+        width: Pixels; default: as the model likes it.
+        cfg_scales: The CFG scales to compare with; the best on the search's own tasks is taken. Empty for none.
+        compare_layers: Compare with the best single layer, too (all heads of one layer, as in PAG).
+    """
+
+    prompts: list[str]
+    reward: list[RewardSpec] | str
+    model: str = "emoji"
+    style: str = ""
+    seeds: list[int] | None = None
+    held_out_prompts: list[str] = field(default_factory=list)
+    held_out_seeds: list[int] | None = None
+    watch: list[RewardSpec] = field(default_factory=list)
+    heads: str = "*"
+    rounds: int = 5
+    heads_per_round: int = 3
+    target: str = "identity"
+    strength: float = 1.0
+    scale: float = 3.0
+    cfg: float = 1.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    steps: int = 20
+    height: int | None = None
+    width: int | None = None
+    cfg_scales: list[float] = field(default_factory=lambda: [1.5, 2.0, 3.0])
+    compare_layers: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise StudyError("prompts is empty: give at least one prompt to search on")
+        if not self.specs:
+            raise StudyError("reward is empty: give at least one reward, see `pagopt rewards`")
+        for name in ("prompts", "held_out_prompts"):
+            for prompt in getattr(self, name):
+                if not isinstance(prompt, str) or (not prompt.strip() and not self.style):
+                    raise StudyError(f"{name}: {prompt!r} is no prompt")
+        for name, prompts in (("seeds", self.prompts), ("held_out_seeds", self.held_out_prompts)):
+            seeds = getattr(self, name)
+            if seeds is not None and len(seeds) != len(prompts):
+                raise StudyError(
+                    f"{name} needs one seed for each of the {len(prompts)} prompts, not {len(seeds)}"
+                )
+            if any(seed < 0 for seed in seeds or ()):
+                raise StudyError(f"{name} must not be negative: {seeds}")
+        if any(not scale > 1 for scale in self.cfg_scales):
+            raise StudyError(f"cfg_scales must be above 1 (1 is no guidance), not {self.cfg_scales}")
+        seen = set(self.tasks()) & set(self.held_out_tasks())
+        if seen:
+            raise StudyError(f"held-out tasks must be new to the search, but it sees {sorted(seen)[0]}")
+        if not self.recipe().is_plain:
+            raise AssertionError("a study's recipe has no heads yet")
+        self.recipe().replace(heads="L0.H0").active_steps(self.steps)
+
+    @property
+    def specs(self) -> list[RewardSpec]:
+        """The objective as a list."""
+        return [RewardSpec(self.reward)] if isinstance(self.reward, str) else list(self.reward)
+
+    def recipe(self) -> Recipe:
+        """The recipe that the search starts from: everything but the heads."""
+        return Recipe(
+            heads=(),
+            strength=self.strength,
+            target=self.target,
+            scale=self.scale,
+            cfg=self.cfg,
+            interval=self.interval,
+        )
+
+    def tasks(self) -> list[Task]:
+        """Prompts and seeds that the search sees."""
+        seeds = self.seeds if self.seeds is not None else range(len(self.prompts))
+        return [Task(self._prompt(content), seed) for content, seed in zip(self.prompts, seeds, strict=True)]
+
+    def held_out_tasks(self) -> list[Task]:
+        """Prompts and seeds that it never sees."""
+        prompts = self.held_out_prompts
+        seeds = self.held_out_seeds if self.held_out_seeds is not None else range(1000, 1000 + len(prompts))
+        return [Task(self._prompt(content), seed) for content, seed in zip(prompts, seeds, strict=True)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML and JSON; ``Study(**...)`` of it through the command line's parser gives it back."""
+        return {**asdict(self), "interval": list(self.interval)}
+
+    def _prompt(self, content: str) -> str:
+        return ", ".join(part for part in (self.style, content) if part)
+
+
+def available_studies() -> dict[str, Path]:
+    """Names and files of the installed studies (entry points of the group ``pagopt.studies``)."""
+    studies: dict[str, Path] = {}
+    for entry in entry_points(group="pagopt.studies"):
+        for file in resources.files(entry.value).iterdir():
+            if file.name.endswith(".yaml"):
+                studies[file.name.removesuffix(".yaml")] = Path(str(file))
+    return dict(sorted(studies.items()))
+
+
+def find_study(name: str) -> Path:
+    """The file of a shipped study by its name, or a path.
+
+    Raises:
+        UnknownName: If it is neither.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.parent != Path("."):
+        if not path.is_file():
+            raise StudyError(
+                f"there is no study file {name}; shipped studies: {', '.join(available_studies())}"
+            )
+        return path
+    studies = available_studies()
+    if name not in studies:
+        raise UnknownName("study", name, studies, "A path to a YAML file works, too.")
+    return studies[name]
