@@ -1,0 +1,169 @@
+"""Models: finding them by name, loading them, and which family each belongs to."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ModelMixin
+
+from pagopt.errors import ModelError, UnknownName
+from pagopt.heads import HeadMap
+from pagopt.models.anatomy import Attention, Family, Stream, Tap
+from pagopt.models.fingerprint import fingerprint
+from pagopt.models.sd3 import SD3
+
+__all__ = [
+    "ALIASES",
+    "FAMILIES",
+    "Attention",
+    "Family",
+    "Stream",
+    "Tap",
+    "family_of",
+    "fingerprint",
+    "head_map_of",
+    "load_pipeline",
+    "resolve_model",
+    "scorer_folder",
+]
+
+FAMILIES: tuple[Family, ...] = (SD3(),)
+
+EMBEDDED = Path(__file__).parent / "emoji"
+ALIASES: dict[str, str] = {
+    "emoji": str(EMBEDDED / "pipeline"),
+    "sd3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
+    "sd3.5-medium": "stabilityai/stable-diffusion-3.5-medium",
+    "sd3.5-large": "stabilityai/stable-diffusion-3.5-large",
+}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def resolve_model(name: str) -> str:
+    """Turn what a user calls a model into what diffusers can load.
+
+    Args:
+        name: An alias (``"emoji"``, ``"sd3-medium"``, ...), a folder that holds a diffusers pipeline, or the
+            id of one on the Hugging Face hub (``"organisation/name"``). A folder goes before an id of the
+            same name.
+
+    Returns:
+        A path or a hub id.
+
+    Raises:
+        UnknownName: If it is none of these.
+        ModelError: If it is a folder without a pipeline in it.
+    """
+    found = ALIASES.get(name, name)
+    folder = Path(found).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise ModelError(f"the folder {folder} holds no diffusers pipeline: it has no model_index.json")
+        return str(folder)
+    if name == "emoji":
+        raise ModelError(f"the embedded model is missing ({folder}): reinstall pagopt, or run `make emoji`")
+    if _HUB_ID.fullmatch(found):
+        return found
+    hint = "The folder of a diffusers pipeline, or a hub id 'organisation/name', will do too."
+    raise UnknownName("model", name, ALIASES, hint=hint)
+
+
+def family_of(model: Any) -> Family:
+    """The family of a pipeline or of a transformer.
+
+    Raises:
+        ModelError: If it belongs to no supported family; says which there are.
+    """
+    compiled = getattr(model, "_orig_mod", model)  # torch.compile wraps modules
+    names = {cls.__name__ for cls in type(compiled).__mro__}
+    for family in FAMILIES:
+        if names & {family.transformer, *family.pipelines}:
+            return family
+    raise _unsupported(type(compiled).__name__)
+
+
+def load_pipeline(name: str, dtype: torch.dtype | None = None) -> Any:
+    """Load a pipeline. Only safetensors are read, and no code that comes with a model is run.
+
+    Args:
+        name: As for :func:`resolve_model`.
+        dtype: Of the weights; by default float32.
+
+    Returns:
+        The diffusers pipeline, on the CPU.
+
+    Raises:
+        UnknownName: If there is no such model.
+        ModelError: If it cannot be loaded, or is of a family that is not supported.
+    """
+    source = resolve_model(name)
+    _family_of_index(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, use_safetensors=True)
+        except Exception as error:
+            raise _cannot_load(source, error) from error
+
+
+def head_map_of(name: str) -> HeadMap:
+    """The addressable heads of a model by name, from its configuration alone: no weights are read.
+
+    Raises:
+        UnknownName: If there is no such model.
+        ModelError: If its configuration cannot be read, or its family is not supported.
+    """
+    source = resolve_model(name)
+    family = _family_of_index(source)
+    try:
+        config: Any = ModelMixin.load_config(source, subfolder="transformer")
+    except Exception as error:
+        raise _cannot_load(source, error) from error
+    return family.head_map_from_config(config)
+
+
+def scorer_folder(name: str) -> Path:
+    """The folder of an image-text scorer: the embedded one (``"emoji"``), or a path.
+
+    Raises:
+        UnknownName: If there is none.
+    """
+    folder = EMBEDDED / "scorer" if name == "emoji" else Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        hint = f"A scorer is a folder with a config.json, which {folder} is not."
+        raise UnknownName("scorer", name, ["emoji"], hint=hint)
+    return folder
+
+
+def _family_of_index(source: str) -> Family:
+    """Which family it is, before any weight is read."""
+    try:
+        index: Any = DiffusionPipeline.load_config(source)
+    except Exception as error:
+        raise _cannot_load(source, error) from error
+    pipeline = index.get("_class_name")
+    for family in FAMILIES:
+        if pipeline in family.pipelines:
+            return family
+    raise _unsupported(str(pipeline))
+
+
+def _unsupported(name: str) -> ModelError:
+    supported = ", ".join(pipeline for family in FAMILIES for pipeline in family.pipelines)
+    later = " FLUX is to come in a later version." if "flux" in name.lower() else ""
+    return ModelError(f"{name} belongs to no supported family of models.{later} Supported: {supported}.")
+
+
+def _cannot_load(source: str, error: Exception) -> ModelError:
+    lines = str(error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    hint = (
+        ""
+        if Path(source).is_dir()
+        else (" (a hub id needs network access; a gated model needs its licence accepted and `hf auth login`)")
+    )
+    return ModelError(f"cannot load the model {source}: {reason}{hint}")

@@ -1,0 +1,70 @@
+"""Stable Diffusion 3 and 3.5 (https://arxiv.org/abs/2403.03206): ``SD3Transformer2DModel``.
+
+Every block has one joint attention ``attn`` over [image, text] tokens. In SD3.5-medium the first blocks also
+have ``attn2``, over the image tokens alone. The last block throws its text output away
+(``context_pre_only``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+from torch import nn
+
+from pagopt.heads import HeadMap, Site
+from pagopt.models.anatomy import Attention, Family, Stream, Tap
+
+__all__ = ["SD3"]
+
+
+class SD3(Family):
+    """Anatomy of Stable Diffusion 3, 3.5-medium and 3.5-large."""
+
+    name: ClassVar[str] = "sd3"
+    transformer: ClassVar[str] = "SD3Transformer2DModel"
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "StableDiffusion3Pipeline",
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline",
+        "StableDiffusion3ControlNetPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline",
+    )
+    processors: ClassVar[frozenset[str]] = frozenset({"JointAttnProcessor2_0", "FusedJointAttnProcessor2_0"})
+
+    def head_map_from_config(self, config: Mapping[str, Any]) -> HeadMap:
+        dual = set(config.get("dual_attention_layers") or ())
+        return HeadMap(
+            tuple(
+                Site(block, name, int(config["num_attention_heads"]))
+                for block in range(int(config["num_layers"]))
+                for name in (("attn", "attn2") if block in dual else ("attn",))
+            )
+        )
+
+    def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
+        return list(cast("nn.ModuleList", transformer.transformer_blocks))
+
+    def attentions(self, transformer: nn.Module) -> Sequence[Attention]:
+        found = []
+        for block, module in enumerate(self.blocks(transformer)):
+            for site in ("attn", "attn2"):
+                attention: Any = getattr(module, site, None)
+                if attention is not None:
+                    streams = [Stream(_taps(attention, "to_v", "to_qkv"), attention.to_out[0])]
+                    if site == "attn":
+                        text = Stream(_taps(attention, "add_v_proj", "to_added_qkv"), attention.to_add_out)
+                        streams.append(text)
+                    found.append(Attention(block, site, int(attention.heads), attention, tuple(streams)))
+        return found
+
+    def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
+        return [cast("nn.Module", transformer.norm_out)]
+
+
+def _taps(attention: nn.Module, plain: str, fused: str) -> tuple[Tap, ...]:
+    """V comes from a projection of its own, or ends the fused one after ``fuse_qkv_projections``."""
+    taps = [Tap(getattr(attention, plain), 1)]
+    if getattr(attention, fused, None) is not None:
+        taps.append(Tap(getattr(attention, fused), 3))
+    return tuple(taps)

@@ -1,0 +1,291 @@
+"""A recipe: which heads to perturb, how and how strongly. Frozen, checked, and a small JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pagopt.errors import GuidanceError, RecipeError
+from pagopt.files import write_text
+from pagopt.heads import Head, expand_heads
+
+__all__ = ["Provenance", "Recipe", "load_recipe"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, init=False)
+class Recipe:
+    """What :func:`pagopt.guide.guided` does to a model.
+
+    The heads are kept sorted, with their strengths in the same order, so that two recipes that say the same
+    thing are equal.
+
+    Attributes:
+        heads: The perturbed heads, sorted, each once. May be given as text: ``"L4.H1 L6.H0"``,
+            ``"L8-9.H1,3"``.
+        strength: ``u`` in [0, 1] (paper, Eq. 7): one number for all heads, or one for each of ``heads``.
+        target: What the attention maps are moved towards; a name in :data:`pagopt.perturb.TARGETS`.
+        scale: ``w >= 0`` (paper, Eq. 5).
+        cfg: Classifier-free guidance ``g >= 1`` that the recipe was made for; 1 means none. ``None`` leaves
+            it to whoever calls the pipeline.
+        interval: ``[start, stop)`` as fractions of the sampling steps, ``0 <= start < stop <= 1``. Step ``i``
+            of ``n`` is guided where ``start <= i / n < stop``.
+
+    Raises:
+        RecipeError: If a value is out of its range, a head is named twice, or the strengths do not fit the
+            heads.
+    """
+
+    heads: tuple[Head, ...]
+    strength: float | tuple[float, ...]
+    target: str
+    scale: float
+    cfg: float | None
+    interval: tuple[float, float]
+
+    def __init__(
+        self,
+        heads: str | Head | Iterable[str | Head] = (),
+        strength: float | Iterable[float] = 1.0,
+        target: str = "identity",
+        scale: float = 3.0,
+        cfg: float | None = None,
+        interval: Iterable[float] = (0.0, 1.0),
+    ) -> None:
+        given = expand_heads(heads)
+        for head, times in Counter(given).items():
+            if times > 1:
+                raise RecipeError(f"head {head} is named {times} times; name it once")
+        put = object.__setattr__  # the dataclass is frozen from here on
+        put(self, "heads", tuple(sorted(given)))
+        put(self, "strength", _sorted_strengths(given, strength))
+        if not isinstance(target, str) or not target:
+            raise RecipeError(f"target must be the name of a target, such as 'identity'; got {target!r}")
+        put(self, "target", target)
+        put(self, "scale", _number("scale", scale, low=0.0))
+        put(self, "cfg", None if cfg is None else _number("cfg", cfg, low=1.0))
+        put(self, "interval", _interval(interval))
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """``u`` of each of :attr:`heads`."""
+        return self.strength if isinstance(self.strength, tuple) else (self.strength,) * len(self.heads)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this changes nothing: no heads, scale 0, or all strengths 0."""
+        return self.scale == 0 or not any(self.strengths)
+
+    def active_steps(self, n: int) -> range:
+        """The steps of ``n >= 1`` that are guided: those with ``start <= i / n < stop``.
+
+        Raises:
+            GuidanceError: If there are none although the recipe is not plain.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        start, stop = self.interval
+        active = [i for i in range(n) if start <= i / n < stop]
+        if not active and not self.is_plain:
+            raise GuidanceError(
+                f"the interval [{start:g}, {stop:g}) holds none of the {n} sampling steps, which lie at "
+                f"multiples of 1/{n} = {1 / n:.3g} from 0 to {(n - 1) / n:.3g}: widen it or take more steps"
+            )
+        return range(active[0], active[-1] + 1) if active else range(0)
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some attributes changed, checked like any other recipe."""
+        unknown = set(changes) - set(self.to_dict())
+        if unknown:
+            raise RecipeError(_unknown_keys(unknown, self.to_dict(), "recipe"))
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data; :meth:`from_dict` gives the recipe back."""
+        return {
+            "heads": [str(head) for head in self.heads],
+            "strength": list(self.strength) if isinstance(self.strength, tuple) else self.strength,
+            "target": self.target,
+            "scale": self.scale,
+            "cfg": self.cfg,
+            "interval": list(self.interval),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Read what :meth:`to_dict` wrote. Keys that are left out take their defaults.
+
+        Raises:
+            RecipeError: If a key is unknown or a value is not valid.
+        """
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"a recipe is a JSON object, not {data!r}")
+        known = [f.name for f in dataclasses.fields(cls)]
+        if unknown := set(data) - set(known):
+            raise RecipeError(_unknown_keys(unknown, known, "recipe"))
+        return cls(**data)
+
+    def key(self) -> str:
+        """A text that is the same for equal recipes, today and in a year: canonical JSON."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def save(self, path: str | Path, provenance: Provenance | None = None) -> None:
+        """Write a recipe file, atomically.
+
+        Raises:
+            RecipeError: If the file cannot be written.
+        """
+        content: dict[str, Any] = {"schema": SCHEMA, "recipe": self.to_dict()}
+        if provenance is not None:
+            content["provenance"] = dataclasses.asdict(provenance)
+        try:
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"the provenance of the recipe cannot be written as JSON: {error}") from error
+        try:
+            write_text(Path(path), text + "\n")
+        except OSError as error:
+            raise RecipeError(f"cannot write the recipe to {path}: {error.strerror or error}") from error
+
+    @staticmethod
+    def load(path: str | Path) -> Recipe:
+        """Read a recipe file; :func:`load_recipe` gives its provenance too.
+
+        Raises:
+            RecipeError: If the file is missing, damaged, or from a later pagopt.
+        """
+        return load_recipe(path)[0]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a recipe comes from.
+
+    Attributes:
+        model: The name by which the model was loaded.
+        fingerprint: :func:`pagopt.models.fingerprint` of it.
+        objective: The rewards that were maximised, each as JSON data.
+        evidence: What supports the recipe: methods, scores with standard errors, on which prompts and seeds.
+            JSON.
+        study: Name of the study.
+        pagopt: Version that wrote it.
+    """
+
+    model: str
+    fingerprint: str
+    objective: list[dict[str, Any]] = field(default_factory=list)
+    evidence: dict[str, Any] = field(default_factory=dict)
+    study: str = ""
+    pagopt: str = ""
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Provenance:
+        """Read it back from JSON data.
+
+        Raises:
+            RecipeError: If a key is unknown or missing, or a value is of the wrong type.
+        """
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"the provenance is a JSON object, not {data!r}")
+        kinds: dict[str, type] = dict.fromkeys(("model", "fingerprint", "study", "pagopt"), str)
+        kinds |= {"objective": list, "evidence": dict}
+        if unknown := set(data) - set(kinds):
+            raise RecipeError(_unknown_keys(unknown, kinds, "provenance"))
+        for name in ("model", "fingerprint"):
+            if name not in data:
+                raise RecipeError(f"the provenance lacks {name!r}")
+        for name, value in data.items():
+            if not isinstance(value, kinds[name]):
+                raise RecipeError(f"provenance.{name} must be of type {kinds[name].__name__}, got {value!r}")
+        return cls(**data)
+
+
+def load_recipe(path: str | Path) -> tuple[Recipe, Provenance | None]:
+    """Read a recipe file.
+
+    Raises:
+        RecipeError: If the file is missing, damaged, or from a later pagopt; says which and what to do.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+        data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no recipe file {path}") from error
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"the recipe {path} is damaged: it is not valid JSON ({error})") from error
+    try:
+        if not isinstance(data, dict) or "schema" not in data or "recipe" not in data:
+            raise RecipeError("it is not a recipe file: 'schema' and 'recipe' are missing")
+        schema = data["schema"]
+        if type(schema) is not int or schema < 1:
+            raise RecipeError(f"'schema' must be a positive whole number, got {schema!r}")
+        if schema > SCHEMA:
+            raise RecipeError(
+                f"a later pagopt wrote it (schema {schema}; this one reads up to {SCHEMA}): update pagopt"
+            )
+        if unknown := set(data) - {"schema", "recipe", "provenance"}:
+            raise RecipeError(_unknown_keys(unknown, ("schema", "recipe", "provenance"), "recipe file"))
+        provenance = data.get("provenance")
+        origin = None if provenance is None else Provenance.from_dict(provenance)
+        return Recipe.from_dict(data["recipe"]), origin
+    except RecipeError as error:
+        raise RecipeError(f"cannot use the recipe {path}: {error}") from error
+
+
+def _sorted_strengths(heads: list[Head], strength: float | Iterable[float]) -> float | tuple[float, ...]:
+    """Strengths in the order of the sorted heads; one number where all are the same."""
+    if isinstance(strength, str | bytes | Mapping) or not isinstance(strength, Iterable):
+        return _number("strength", strength, low=0.0, high=1.0)
+    values = [_number("strength", value, low=0.0, high=1.0) for value in strength]
+    if len(values) != len(heads):
+        raise RecipeError(f"there are {len(values)} strengths for {len(heads)} heads; give one each, or one number")
+    ordered = tuple(value for _, value in sorted(zip(heads, values, strict=True)))
+    if not ordered:
+        return 1.0
+    return ordered[0] if len(set(ordered)) == 1 else ordered
+
+
+def _interval(value: Iterable[float]) -> tuple[float, float]:
+    bounds = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
+    if len(bounds) != 2:
+        raise RecipeError(f"interval must be two fractions of the steps, such as (0.0, 0.6); got {value!r}")
+    start, stop = (_number("interval", bound, low=0.0, high=1.0) for bound in bounds)
+    if start >= stop:
+        raise RecipeError(f"interval [{start:g}, {stop:g}) is empty: its start must lie below its stop")
+    return start, stop
+
+
+def _number(name: str, value: Any, low: float, high: float = math.inf) -> float:
+    expected = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+    if not isinstance(value, bool | str | bytes):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number) and low <= number <= high:
+            return number + 0.0  # -0.0 becomes 0.0, so that equal recipes have equal keys
+    raise RecipeError(f"{name} must be a number {expected}, got {value!r}")
+
+
+def _unknown_keys(unknown: Iterable[str], known: Iterable[str], where: str) -> str:
+    return f"unknown {where} key {', '.join(map(repr, sorted(unknown)))}; known: {', '.join(known)}"
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
