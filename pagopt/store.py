@@ -1,13 +1,13 @@
 """Finished images and scores on disk, found again by what they are made of: nothing is drawn or scored twice.
 
-A folder holds ``images/ab/<key>.png``, lossless, with its description inside, and ``index.sqlite`` with three tables::
+A folder holds ``images/ab/<key>.png``, lossless, with its description inside, and ``index.sqlite``::
 
-    meta   (name TEXT PRIMARY KEY, value TEXT)                      schema = 1
-    images (key TEXT PRIMARY KEY, description TEXT)                 description: the JSON whose sha256 is the key
+    meta   (name TEXT PRIMARY KEY, value TEXT)                  schema = 1
+    images (key TEXT PRIMARY KEY, description TEXT)             the JSON whose sha256 is the key
     scores (image_key TEXT, reward_key TEXT, score REAL, PRIMARY KEY (image_key, reward_key))
 
-Several processes may write at once. A file appears whole or not at all, and its row is written after it, so a process
-that is killed loses at most what it had in hand. A lost index is built again from the images.
+Several processes may write at once. A file appears whole or not at all, and its row is written after it, so a
+process that is killed loses at most what it had in hand. A lost index is built again from the images.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ SCHEMA = 1
 TABLES = (
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS images (key TEXT PRIMARY KEY, description TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS scores (image_key TEXT NOT NULL, reward_key TEXT NOT NULL, score REAL NOT NULL, "
-    "PRIMARY KEY (image_key, reward_key)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS scores (image_key TEXT NOT NULL, reward_key TEXT NOT NULL, "
+    "score REAL NOT NULL, PRIMARY KEY (image_key, reward_key)) WITHOUT ROWID",
 )
 KEY = re.compile(r"[0-9a-f]{64}")
+DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
+DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 PATIENCE = 60.0  # seconds to wait for another process's transaction
 CHUNK = 900  # keys in one query; older SQLite takes 999 variables
 KEPT = "What is finished is kept; run again to go on."
@@ -183,7 +185,7 @@ class Store:
     def get_scores(self, reward_key: str, keys: Iterable[str]) -> dict[str, float]:
         """The known scores of one reward among these images, by their key."""
         query = "SELECT image_key, score FROM scores WHERE reward_key = ? AND image_key IN"
-        return {key: score for key, score in self._select(query, keys, reward_key)}
+        return dict(self._select(query, keys, reward_key))
 
     def counts(self) -> dict[str, int]:
         """How many there are: ``{"images": ..., "scores": ...}``."""
@@ -202,7 +204,7 @@ class Store:
     def _database(self) -> sqlite3.Connection:
         # A connection must not be used on the other side of a fork.
         if self._connection is None or self._process != os.getpid():
-            new = not self.index.exists()
+            new = not self.index.exists() or self.index.stat().st_size == 0
             self._connection = sqlite3.connect(self.index, timeout=PATIENCE, isolation_level=None)
             self._process = os.getpid()
             try:
@@ -229,8 +231,8 @@ class Store:
         schema = database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
         if schema is None or schema[0] != str(SCHEMA):
             raise StoreError(
-                f"{self.index} has schema {schema and schema[0]}, and this version of pagopt writes {SCHEMA}. Use the version "
-                "that made it, or choose another folder."
+                f"{self.index} has schema {schema and schema[0]}, and this version of pagopt writes {SCHEMA}. "
+                "Use the version that made it, or choose another folder."
             )
 
     def _found(self) -> Iterator[tuple[str, str]]:
@@ -267,18 +269,16 @@ class Store:
         number = error.errno if isinstance(error, OSError) else None
         if number in {errno.ENOSPC, errno.EDQUOT} or "full" in text:
             advice = f"No space is left there. Free some, or move the folder to a larger disk. {KEPT}"
-        elif (
-            number in {errno.EROFS, errno.EACCES, errno.EPERM}
-            or "readonly" in text
-            or "unable to open" in text
-        ):
+        elif number in {errno.EEXIST, errno.ENOTDIR}:
+            advice = "It is a file, or in one; choose another folder."
+        elif number in DENIED or "readonly" in text or "unable to open" in text:
             advice = f"It may not be written to. Change its permissions, or choose another folder. {KEPT}"
         elif "locked" in text or "busy" in text:
             advice = f"Another process has held its index for {PATIENCE:.0f} seconds. {KEPT}"
         elif "malformed" in text or "not a database" in text:
             advice = (
-                f"Its index is damaged. Move {self.index} away and run again: the images are found again, and only "
-                "their scores are computed anew."
+                f"Its index is damaged. Move {self.index} away and run again: the images are found again, and "
+                "only their scores are computed anew."
             )
         else:
             advice = KEPT

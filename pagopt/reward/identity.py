@@ -1,4 +1,7 @@
-"""What a reward's scores depend on, as plain JSON: its code and its arguments. The store keeps scores under it."""
+"""What a reward's scores depend on, as plain JSON: its code and its arguments.
+
+The store keeps scores under it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ __all__ = ["arguments_of", "canonical", "plain", "signature_of", "source_of", "s
 
 
 def plain(value: Any, what: str) -> Any:
-    """``value`` as JSON: numbers, strings, lists and mappings of these; paths, devices and dtypes become strings.
+    """``value`` as JSON: numbers, strings, lists, mappings; paths, devices and dtypes become strings.
 
     Raises:
         RewardError: For anything else, naming ``what``: no key could tell two such values apart.
@@ -37,8 +40,9 @@ def plain(value: Any, what: str) -> Any:
     if isinstance(value, Mapping):
         return {str(key): plain(item, what) for key, item in value.items()}
     raise RewardError(
-        f"{what} is a {type(value).__name__}, so its scores cannot be told from those of another one. Use numbers, "
-        "strings, lists or mappings; or write a Reward subclass whose key() says what its scores depend on."
+        f"{what} is a {type(value).__name__}, so its scores cannot be told from those of another one. "
+        "Use numbers, strings, lists or mappings; or write a Reward subclass whose key() says what its scores "
+        "depend on."
     )
 
 
@@ -51,16 +55,15 @@ def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
     """The arguments of a class or function, without ``self``."""
     if not isinstance(factory, type):
         return inspect.signature(factory)
-    if factory.__init__ is object.__init__:
+    init = inspect.getattr_static(factory, "__init__")
+    if init is object.__init__:
         return inspect.Signature()
-    whole = inspect.signature(factory.__init__)
+    whole = inspect.signature(init)
     return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
-def arguments_of(
-    factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Every argument by name, defaults included; empty where the call does not fit (the call itself will say so)."""
+def arguments_of(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Every argument by name, defaults included; empty where the call does not fit (it will say so itself)."""
     try:
         bound = signature_of(factory).bind(*args, **kwargs)
     except TypeError:
@@ -72,8 +75,8 @@ def arguments_of(
 def source_of(thing: Any) -> str:
     """sha256 of the source that defines a class, function or object: its whole file, or its compiled code.
 
-    The whole file, since a function may call its neighbours. A changed comment costs a scoring, a missed change would
-    cost the truth.
+    The whole file, since a function may call its neighbours. A changed comment costs a scoring, a missed
+    change would cost the truth.
     """
     if isinstance(thing, functools.partial):
         return source_of(thing.func)
@@ -91,7 +94,7 @@ def source_of(thing: Any) -> str:
 
 
 def state_of(function: Any) -> Any:
-    """What a callable carries beside its code: a closure's values, a partial's arguments, an object's attributes.
+    """What a callable carries: a closure's values, a partial's arguments, an object's attributes.
 
     Raises:
         RewardError: If that is not plain JSON.

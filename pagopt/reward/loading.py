@@ -1,4 +1,4 @@
-"""From what a user writes to a reward: an installed name, ``path/to/file.py:name`` or ``package.module:Name``.
+"""From what a user writes to a reward: an installed name, ``file.py:name`` or ``package.module:Name``.
 
 Only code that the user installed or named is run; nothing is downloaded here.
 """
@@ -59,14 +59,14 @@ def available_rewards() -> dict[str, EntryPoint]:
         other = found.setdefault(point.name, point)
         if other.value != point.value:
             raise RewardError(
-                f"two rewards are called {point.name!r}: {other.value} and {point.value}. Uninstall one of their packages, "
-                f'or name the one you mean: "{point.value}".'
+                f"two rewards are called {point.name!r}: {other.value} and {point.value}. "
+                f'Uninstall one of their packages, or name the one you mean: "{point.value}".'
             )
     return found
 
 
 def describe_rewards() -> list[RewardInfo]:
-    """All installed rewards, with what each needs; a plug-in that cannot be imported says why instead of failing."""
+    """All installed rewards, with what each needs; one that cannot be imported says why."""
     return [_describe(name, point) for name, point in available_rewards().items()]
 
 
@@ -74,14 +74,15 @@ def load_reward(name: str, **args: Any) -> Reward:
     """Make a reward.
 
     Args:
-        name: An installed reward ("clip"), "path/to/file.py:name" or "package.module:Name". The name stands for a
-            :class:`Reward` subclass, a function ``f(images, prompts, **args) -> scores``, or a class with ``__call__``.
+        name: An installed reward ("clip"), "path/to/file.py:name" or "package.module:Name". The name stands
+            for a :class:`Reward` subclass, a function ``f(images, prompts, **args) -> scores``, or a class
+            with ``__call__``.
         args: Its arguments.
 
     Raises:
         UnknownName: If no installed reward has that name.
-        RewardError: If the file, module or attribute does not exist, the code fails while it is imported or made, or the
-            arguments do not fit; the cause is attached.
+        RewardError: If the file, module or attribute does not exist, the code fails while it is imported or
+            made, or the arguments do not fit; the cause is attached.
     """
     where, colon, attribute = name.rpartition(":")
     if not colon:
@@ -142,7 +143,7 @@ def _from_module(name: str, module: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         hint = ""
         if isinstance(error, ModuleNotFoundError):
-            hint = f" Is it installed in {sys.prefix}? A reward in a file is {OWN.split(' or ')[0].split(' is ')[1]}."
+            hint = f" Is it installed in {sys.prefix}? A reward in a file is path/to/file.py:name."
         raise RewardError(
             f"reward {name!r}: {module} cannot be imported: {_said(error)}.{hint}", reward=name
         ) from error
@@ -151,14 +152,9 @@ def _from_module(name: str, module: str) -> ModuleType:
 def _attribute(name: str, module: ModuleType, attribute: str) -> Any:
     if hasattr(module, attribute):
         return getattr(module, attribute)
-    own = [
-        key
-        for key, value in vars(module).items()
-        if not key.startswith("_")
-        and callable(value)
-        and getattr(value, "__module__", None) == module.__name__
-    ]
-    raise RewardError(str(UnknownName(f"reward in {module.__file__}:", attribute, own)), reward=name)
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_") and callable(value)}
+    own = [key for key, value in public.items() if getattr(value, "__module__", None) == module.__name__]
+    raise RewardError(f"{module.__file__}: {UnknownName('function or class', attribute, own)}", reward=name)
 
 
 def _make(name: str, thing: Any, args: dict[str, Any]) -> Reward:
@@ -178,14 +174,13 @@ def _make(name: str, thing: Any, args: dict[str, Any]) -> Reward:
     if inspect.isabstract(thing):
         raise RewardError(f"{name!r} is abstract: it must define score(images, prompts)", reward=name)
     if is_class and not issubclass(thing, Reward) and "__call__" not in dir(thing):
-        raise RewardError(
-            f"{name!r} has no __call__(images, prompts); subclass pagopt.reward.Reward", reward=name
-        )
+        raise RewardError(f"{name!r} has no __call__(images, prompts); subclass pagopt.reward.Reward", reward=name)
     try:
         signature_of(thing).bind(*positional, **args)
     except TypeError as error:
         raise RewardError(
-            f"reward {name!r}: {error}. It is {thing.__name__}{signature_of(thing)}, and got {_listed(args) or 'nothing'}"
+            f"reward {name!r}: {error}. It is {getattr(thing, '__name__', name)}{signature_of(thing)}, and got "
+            + (_listed(args) or "nothing")
             + ("." if is_class else "; a reward function takes images and prompts first."),
             reward=name,
         ) from error

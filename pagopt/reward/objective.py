@@ -1,4 +1,4 @@
-"""What a search maximises: one reward, or a weighted sum of several, each measured against the unguided images."""
+"""What a search maximises: one reward, or a weighted sum of several measured against the unguided images."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class RewardSpec:
             raise RewardError("a reward needs a name; `pagopt rewards` lists them")
         if not math.isfinite(self.weight) or self.weight == 0:
             raise RewardError(
-                f"the weight of reward {self.name!r} is {self.weight}: it must be a finite number other than 0, "
-                "negative where lower is better",
+                f"the weight of reward {self.name!r} is {self.weight}: it must be a finite number other "
+                "than 0, negative where lower is better",
                 reward=self.name,
             )
 
@@ -54,15 +54,18 @@ class RewardSpec:
 class Objective:
     """One reward, or a weighted sum of rewards.
 
-    One reward counts as it is, times its weight. Several have different units, so each is measured in standard
-    deviations of the unguided images from their mean: ``sum_r weight_r * (score_r - mean(baseline_r)) / std(baseline_r)``.
+    One reward counts as it is, times its weight. Several have different units, so each is measured in
+    standard deviations of the unguided images from their mean:
+    ``sum_r weight_r * (score_r - mean(baseline_r)) / std(baseline_r)``.
 
     Args:
         terms: Specs, or just names, or rewards that are already made (weight 1). At least one.
 
     Attributes:
         specs: The terms.
-        rewards: The rewards by label. Labels are short and distinct: "style", or "style(style='flat')" beside another.
+        labels: Short and distinct names of the terms: "style", or 'style(style="flat")' beside another style.
+        weights: The weights by label.
+        rewards: The rewards by label.
 
     Raises:
         RewardError: Without terms, or if a reward cannot be made.
@@ -84,9 +87,8 @@ class Objective:
 
     def describe(self) -> list[dict[str, Any]]:
         """The terms as JSON, with their labels."""
-        return [
-            {"label": label, **spec.to_dict()} for label, spec in zip(self.labels, self.specs, strict=True)
-        ]
+        terms = zip(self.labels, self.specs, strict=True)
+        return [{"label": label, **spec.to_dict()} for label, spec in terms]
 
     def scales(self, baseline: Mapping[str, ArrayLike]) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation (ddof 1) of every reward over the unguided images.
@@ -95,22 +97,23 @@ class Objective:
             baseline: For every label the scores of the tasks, shape ``(n_tasks,)``, without guidance.
 
         Raises:
-            RewardError: With fewer than two tasks, or where a reward gives all of them one score: it then has no scale.
+            RewardError: With fewer than two tasks, or where a reward gives all of them one score: it then has
+                no scale.
         """
         scales = {}
         for label in self.labels:
             scores = _array(baseline, label, 1, "unguided images")
             if scores.size < 2:
                 raise RewardError(
-                    f"{len(self.labels)} rewards can be added only with a scale for each, and {scores.size} unguided image "
-                    "gives none. Use at least 2 prompts or seeds, or a single reward.",
+                    f"{len(self.labels)} rewards can be added only with a scale for each, and {scores.size} "
+                    "unguided image gives none. Use at least 2 prompts or seeds, or a single reward.",
                     reward=label,
                 )
             mean, deviation = float(scores.mean()), float(scores.std(ddof=1))
             if deviation <= 1e-7 * float(np.abs(scores).max()):  # float32 cannot tell these apart
                 raise RewardError(
-                    f"reward {label!r} gives all {scores.size} unguided images the score {mean:.6g}, so it has no scale to be "
-                    "added with. Use more varied prompts, or leave it out.",
+                    f"reward {label!r} gives all {scores.size} unguided images the score {mean:.6g}, so it has "
+                    "no scale to be added with. Use more varied prompts, or leave it out.",
                     reward=label,
                 )
             scales[label] = (mean, deviation)
@@ -123,11 +126,12 @@ class Objective:
 
         Args:
             scores: For every label the scores, shape ``(n_recipes, n_tasks)``.
-            baseline: For every label those of the same tasks without guidance, ``(n_tasks,)``; unused for one reward.
+            baseline: For every label those of the same tasks without guidance, ``(n_tasks,)``; unused for one
+                reward.
 
         Returns:
-            Shape ``(n_recipes, n_tasks)``, higher is better: in the reward's own unit times its weight for one reward, else
-            in weighted standard deviations above the unguided mean.
+            Shape ``(n_recipes, n_tasks)``, higher is better: in the reward's own unit times its weight for one
+            reward, else in weighted standard deviations above the unguided mean.
 
         Raises:
             RewardError: If a table is missing, not finite or of another shape, or a reward has no scale.
@@ -139,12 +143,10 @@ class Objective:
         if len(self.labels) == 1:
             (label,) = self.labels
             return self.weights[label] * tables[label]
-        scales = self.scales(baseline or {})
-        terms = [
-            self.weights[label] * (tables[label] - scales[label][0]) / scales[label][1]
-            for label in self.labels
-        ]
-        return np.sum(terms, axis=0)  # type: ignore[no-any-return]
+        total = np.zeros(shapes.pop())
+        for label, (mean, deviation) in self.scales(baseline or {}).items():
+            total += self.weights[label] * (tables[label] - mean) / deviation
+        return total
 
 
 def _spec(term: RewardSpec | str | Reward) -> RewardSpec:
@@ -170,8 +172,7 @@ def _labels(specs: Sequence[RewardSpec]) -> tuple[str, ...]:
         if len(set(labels)) == len(labels):
             return tuple(labels)
     return tuple(
-        f"{label}#{labels[:i].count(label) + 1}" if label in labels[:i] else label
-        for i, label in enumerate(labels)
+        f"{label}#{labels[:i].count(label) + 1}" if label in labels[:i] else label for i, label in enumerate(labels)
     )
 
 

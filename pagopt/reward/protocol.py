@@ -64,7 +64,8 @@ class Reward(ABC):
         """
 
     def move(self, device: torch.device) -> None:
-        """Move networks to a device; called before scoring starts. Without networks there is nothing to do."""
+        """Move networks to a device, before scoring starts. Without networks there is nothing to do."""
+        del device
 
     def identity(self) -> Any:
         """What else changes the scores, as JSON: a fingerprint of weights, say. Called once."""
@@ -76,7 +77,7 @@ class Reward(ABC):
         return ""
 
     def describe(self) -> dict[str, Any]:
-        """What the scores depend on, as JSON: name, arguments (defaults too), version, source code, :meth:`identity`.
+        """What the scores depend on, as JSON: name, arguments, version, source code, :meth:`identity`.
 
         Raises:
             RewardError: If an argument is not plain JSON.
@@ -113,8 +114,8 @@ class Reward(ABC):
         Raises:
             TypeError: If these are not images and prompts.
             ValueError: If there are none, or not as many prompts as images.
-            RewardError: If the reward raises, or returns the wrong number, type, NaN or infinity; its ``index`` and
-                ``prompt`` say for which image, where that can be known.
+            RewardError: If the reward raises, or returns the wrong number, type, NaN or infinity; its ``index``
+                and ``prompt`` say for which image, where that can be known.
         """
         pictures, texts = _checked(images, prompts)
         with _full_precision(), torch.no_grad():
@@ -128,8 +129,8 @@ class Reward(ABC):
             scores = self._tensor(returned, len(pictures))
         for index in (~torch.isfinite(scores)).nonzero().flatten().tolist()[:1]:
             raise RewardError(
-                f"reward {self.name!r} returned {scores[index].item()} for image {index + 1} of {len(pictures)}, "
-                f"prompt {texts[index]!r}. A score must be a finite float32 number.",
+                f"reward {self.name!r} returned {scores[index].item()} for image {index + 1} of "
+                f"{len(pictures)}, prompt {texts[index]!r}. A score must be a finite float32 number.",
                 reward=self.name,
                 index=index,
                 prompt=texts[index],
@@ -164,7 +165,7 @@ class Reward(ABC):
 
     def _tensor(self, returned: Any, count: int) -> Tensor:
         """What ``score`` returned, as float32 on the CPU."""
-        need = f"It must return {count} number{'s' if count > 1 else ''}, one an image: a tensor, an array or a list."
+        need = f"It must return {count}, one number an image, as a tensor, an array or a list."
         numeric = False
         if isinstance(returned, Tensor):
             values, numeric = returned.detach().to("cpu"), not returned.is_complex()
@@ -177,9 +178,7 @@ class Reward(ABC):
             raise RewardError(f"reward {self.name!r} returned {returned!r:.80}. {need}", reward=self.name)
         if tuple(values.shape) != (count,):
             shape = f"shape {tuple(values.shape)}" if values.ndim != 1 else f"{len(values)} scores"
-            raise RewardError(
-                f"reward {self.name!r} returned {shape} for {count} images. {need}", reward=self.name
-            )
+            raise RewardError(f"reward {self.name!r} returned {shape} for {count} images. {need}", reward=self.name)
         return values.to(torch.float32)
 
 
@@ -189,8 +188,8 @@ class FunctionReward(Reward):
     Args:
         function: Any callable; see :meth:`Reward.score` for what it gets and must return.
         name: Its name; by default the function's own.
-        arguments: What it was made with, as JSON; part of :meth:`key`. By default what it carries: the values of a
-            closure, the arguments of a ``functools.partial``, the attributes of an object.
+        arguments: What it was made with, as JSON; part of :meth:`key`. By default what it carries: the values
+            of a closure, the arguments of a ``functools.partial``, the attributes of an object.
     """
 
     def __init__(
@@ -200,7 +199,7 @@ class FunctionReward(Reward):
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self._arguments = arguments if arguments is not None else {}
         self._carries = arguments is None
 
@@ -242,12 +241,10 @@ def _rgb(image: Any, index: int) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode in {"I", "F"} or image.mode.startswith("I;"):
-        raise ValueError(
-            f"image {index} has mode {image.mode!r}: more than 8 bits a channel have no agreed white point"
-        )
-    if image.has_transparency_data:
+        raise ValueError(f"image {index} has mode {image.mode!r}: convert it to 8 bits a channel first")
+    if image.mode in {"RGBA", "RGBa", "LA", "La", "PA"} or "transparency" in image.info:
         layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
 
 
