@@ -1,0 +1,50 @@
+"""CLIP score: Hessel et al., "CLIPScore", EMNLP 2021 (arXiv 2104.08718), unclipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pagopt.errors import PagoptError
+from pagopt.reward import Reward
+from pagopt_rewards.encoder import Encoder, model_folder
+
+__all__ = ["Clip"]
+
+
+class Clip(Reward):
+    """How well the image fits its prompt: 100 x cosine similarity in a CLIP model, from -100 to 100.
+
+    The scale of the usual "CLIP score"; values below 0 are kept, since a search can tell them apart.
+
+    Args:
+        model: "emoji" (the embedded scorer, for the embedded model's pictures), a folder with a transformers
+            ``CLIPModel``, or its id on the Hugging Face hub.
+    """
+
+    def __init__(self, model: str = "emoji") -> None:
+        self.encoder = Encoder(model)
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """Similarity of each image to its own prompt."""
+        return 100 * (self.encoder.images(images) * self.encoder.texts(prompts)).sum(dim=-1)
+
+    def move(self, device: torch.device) -> None:
+        """Move the CLIP model."""
+        self.encoder.move(device)
+
+    def identity(self) -> str:
+        """Fingerprint of the weights."""
+        return self.encoder.fingerprint
+
+    @classmethod
+    def missing(cls) -> str:
+        """Whether the embedded scorer is there."""
+        try:
+            model_folder("emoji")
+        except PagoptError as error:
+            return f"the embedded scorer is not there: {error}"
+        return ""
