@@ -68,6 +68,8 @@ class Renderer:
                 raise StudyError(
                     f"{name} must be a positive multiple of {multiple} for this model, not {size}"
                 )
+        # The pipeline's default, but no more rows than the third tokenizer can fill: the rest would be padding.
+        self.max_sequence_length = min(256, getattr(pipe.tokenizer_3, "model_max_length", 256))
         self._fingerprint: str | None = None
         self._encoded: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         pipe.set_progress_bar_config(disable=True)
@@ -90,6 +92,7 @@ class Renderer:
             "model": self.fingerprint,
             "pipeline": type(self.pipe).__name__,
             "steps": self.steps,
+            "max_sequence_length": self.max_sequence_length,
             "height": self.height,
             "width": self.width,
             "dtype": str(self.pipe.transformer.dtype).removeprefix("torch."),
@@ -150,7 +153,11 @@ class Renderer:
         if not new:
             return
         embeds, _, pooled, _ = self.pipe.encode_prompt(
-            prompt=new, prompt_2=None, prompt_3=None, do_classifier_free_guidance=False
+            prompt=new,
+            prompt_2=None,
+            prompt_3=None,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
         )
         for row, prompt in enumerate(new):
             self._encoded[prompt] = (embeds[row : row + 1], pooled[row : row + 1])

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
-from pagopt.models import load_head_map
+from pagopt.models import head_map_of
 
 __all__ = ["main", "parser"]
 
@@ -33,7 +33,7 @@ def parser() -> ArgumentParser:
 def main(words: list[str]) -> None:
     """Print the map of the model that ``words`` name."""
     model = parser().parse_args(words).model
-    head_map = load_head_map(model)
+    head_map = head_map_of(model)
     table = Table(box=None, pad_edge=False)
     for column in ("blocks", "attention", "heads", "written"):
         table.add_column(column)
