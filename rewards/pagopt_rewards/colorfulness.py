@@ -1,4 +1,4 @@
-"""Colorfulness: Hasler and Suesstrunk, "Measuring colourfulness in natural images", 2003 (doi.org/10.1117/12.477378)."""
+"""Colorfulness: Hasler and Suesstrunk, "Measuring colourfulness in natural images", 2003 (doi 10.1117/12.477378)."""
 
 from __future__ import annotations
 

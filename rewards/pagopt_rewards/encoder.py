@@ -1,4 +1,4 @@
-"""A transformers ``CLIPModel`` as two functions, images and texts to unit vectors; what ``clip`` and ``style`` share."""
+"""What ``clip`` and ``style`` share: a transformers ``CLIPModel`` that turns images and texts into unit vectors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Encoder:
     """A CLIP in float32.
 
     Args:
-        model: "emoji" (the embedded scorer), a folder that holds a ``CLIPModel`` with its tokenizer, or the id of one on
-            the Hugging Face hub, which is downloaded on first use.
+        model: "emoji" (the embedded scorer), a folder that holds a ``CLIPModel`` with its tokenizer, or the id of one
+            on the Hugging Face hub, which is downloaded on first use.
 
     Raises:
         PagoptError: If there is no such model, or it cannot be loaded. Weights are read from safetensors only.
@@ -63,7 +63,7 @@ class Encoder:
         return torch.nn.functional.normalize(features, dim=-1).cpu()
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors of texts, float32 ``(n, d)`` on the CPU; each text is computed once, cut at the model's length."""
+        """Unit vectors of texts, float32 ``(n, d)`` on the CPU; each is computed once, cut at the model's length."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
             length = self.model.config.text_config.max_position_embeddings
@@ -76,8 +76,8 @@ class Encoder:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the weights and configuration."""
-        return fingerprint(self.folder)
+        """Hex digest of weights, configuration, and this file."""
+        return fingerprint(self.folder) + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 
 
 def model_folder(model: str) -> Path:

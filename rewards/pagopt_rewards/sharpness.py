@@ -1,4 +1,4 @@
-"""Sharpness: the variance of the Laplacian (Pech-Pacheco et al., ICPR 2000, doi.org/10.1109/ICPR.2000.903548)."""
+"""Sharpness: the variance of the Laplacian (Pech-Pacheco et al., ICPR 2000, doi 10.1109/ICPR.2000.903548)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ REC_709 = np.array([0.2126, 0.7152, 0.0722])
 class Sharpness(Reward):
     """How much fine detail, noise included: variance of the Laplacian of the luma; 0 for a plain image.
 
-    The Laplacian is the four neighbours minus four times the pixel, inside the border; luma is 0 to 255 (BT.709 weights).
-    It grows with contrast and shrinks when an image is enlarged: compare images of one size only.
+    The Laplacian is the four neighbours minus four times the pixel, inside the border, on luma from 0 to 255 (BT.709
+    weights). It grows with contrast and shrinks when an image is enlarged: compare images of one size only.
     """
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
