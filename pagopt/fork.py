@@ -1,0 +1,146 @@
+"""Which rows of a batch get a perturbed copy, at which block each copy begins, and what is done to it there.
+
+Below the first perturbed block the plain and the perturbed prediction of a row are the same, so a copy is appended to
+the batch only there: a recipe whose first perturbed block is ``l`` of ``L`` costs ``L + (L - l)`` block evaluations
+instead of ``2 L``. Nothing is approximated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pagopt.heads import HeadMap
+from pagopt.perturb import Target, target_named
+from pagopt.recipe import Recipe
+
+__all__ = ["Fork"]
+
+SiteKey = tuple[int, str]  # block and name of an attention site
+
+
+@dataclass(frozen=True)
+class _Copy:
+    start: int
+    row: int
+    recipe: Recipe
+
+
+class Fork:
+    """The plan of one forward in which some rows are guided.
+
+    The batch holds ``rows`` rows and after them the copies, in the order of the block at which they begin.
+
+    Args:
+        rows: Rows of the batch as the pipeline made it.
+        recipes: The recipe of every guided row, none of them plain.
+        heads: The heads of the model.
+        at_input: Whether all copies begin before the first block (exact too, but dearer). Needed where the model
+            adds batch-first tensors between its blocks, as for a ControlNet.
+    """
+
+    def __init__(self, rows: int, recipes: Mapping[int, Recipe], heads: HeadMap, at_input: bool = False) -> None:
+        self.rows = rows
+        copies = sorted(
+            (_Copy(_first_block(recipe), row, recipe) for row, recipe in recipes.items()),
+            key=lambda copy: (copy.start, copy.row),
+        )
+        self.sources = [copy.row for copy in copies]
+        self.recipes = [copy.recipe for copy in copies]
+        self.at_input = at_input
+        self._begun = [sum(at_input or copy.start <= block for copy in copies) for block in range(heads.blocks)]
+        self._heads = {(site.block, site.name): site.heads for site in heads.sites}
+        self.sites: frozenset[SiteKey] = frozenset(
+            (head.block, head.site)
+            for recipe in self.recipes
+            for head, strength in zip(recipe.heads, recipe.strengths, strict=True)
+            if strength > 0
+        )
+        self._tensors: dict[Any, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def enter(self, arguments: Any, block: int) -> Any:
+        """Extend the arguments of a block by the rows that it has to see.
+
+        Tensors from the block before get the copies that begin here; tensors from the pipeline (the time embedding,
+        for example) get all copies that have begun.
+
+        Args:
+            arguments: Tensors in any nesting of tuples, lists and dicts; those that are batch-first are extended.
+            block: Number of the block; the number of blocks stands for what comes after them.
+        """
+        if self.at_input:
+            return arguments
+        last = len(self._begun) - 1
+        return self._extend(arguments, self._begun[block - 1] if block else 0, self._begun[min(block, last)])
+
+    def enter_input(self, arguments: Any) -> Any:
+        """Extend the arguments of the whole transformer by all copies."""
+        return self._extend(arguments, 0, len(self))
+
+    def strengths(self, site: SiteKey, like: Tensor) -> list[tuple[Target, Tensor]]:
+        """What to do to the copies at one attention site.
+
+        Args:
+            site: Block and name of it.
+            like: A tensor of the dtype and device wanted.
+
+        Returns:
+            For each target that is in use there: the strengths ``u``, shape (copies begun, heads), 0 where a copy
+            does not use it.
+        """
+        key = (site, like.dtype, like.device)
+        if key not in self._tensors:
+            tables: dict[str, list[list[float]]] = {}
+            for number, recipe in enumerate(self.recipes):
+                for head, strength in zip(recipe.heads, recipe.strengths, strict=True):
+                    if strength > 0 and (head.block, head.site) == site:
+                        zeros = [[0.0] * self._heads[site] for _ in range(self._begun[head.block])]
+                        tables.setdefault(recipe.target, zeros)[number][head.head] = strength
+            self._tensors[key] = [
+                (target_named(target), torch.tensor(table, dtype=like.dtype, device=like.device))
+                for target, table in tables.items()
+            ]
+        found: list[tuple[Target, Tensor]] = self._tensors[key]
+        return found
+
+    def scales(self, cfg: float, like: Tensor) -> Tensor:
+        """``w / g`` of every copy, shape (copies,), in the dtype and on the device of ``like``."""
+        key = (cfg, like.dtype, like.device)
+        if key not in self._tensors:
+            values = [recipe.scale / cfg for recipe in self.recipes]
+            self._tensors[key] = torch.tensor(values, dtype=like.dtype, device=like.device)
+        found: Tensor = self._tensors[key]
+        return found
+
+    def index(self, device: torch.device, have: int = 0, want: int | None = None) -> Tensor:
+        """The source rows of copies ``have`` to ``want``, as an index tensor."""
+        key = ("index", device, have, want)
+        if key not in self._tensors:
+            self._tensors[key] = torch.tensor(self.sources[have:want], dtype=torch.long, device=device)
+        found: Tensor = self._tensors[key]
+        return found
+
+    def _extend(self, value: Any, have: int, want: int) -> Any:
+        if isinstance(value, Tensor):
+            if value.ndim == 0 or value.shape[0] not in (self.rows, self.rows + have):
+                return value
+            present = value.shape[0] - self.rows
+            if present == want:
+                return value
+            return torch.cat([value, value.index_select(0, self.index(value.device, present, want))])
+        if isinstance(value, dict):
+            return {key: self._extend(item, have, want) for key, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(self._extend(item, have, want) for item in value)
+        return value
+
+
+def _first_block(recipe: Recipe) -> int:
+    return min(head.block for head, strength in zip(recipe.heads, recipe.strengths, strict=True) if strength > 0)
