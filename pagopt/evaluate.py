@@ -65,6 +65,10 @@ class Generation(LightningModule):  # type: ignore[misc]
         for reward in self.rewards.values():
             reward.move(self.device)
 
+    def transfer_batch_to_device(self, batch: list[Job | None], device: torch.device, index: int) -> list[Job | None]:
+        """Jobs are descriptions; there is nothing to move."""
+        return batch
+
     def predict_step(self, batch: list[Job | None], batch_index: int = 0) -> int:
         """Return the number of jobs done; everything else is in the store."""
         jobs = [job for job in batch if job is not None]
@@ -93,8 +97,7 @@ class Generation(LightningModule):  # type: ignore[misc]
             files = f"{self.store.image_path(key)} (prompt {job.task.prompt!r}, seed {job.task.seed})"
             among = "" if error.index is not None or len(keys) == 1 else f", first of a batch of {len(keys)}"
             raise RewardError(
-                f"{error}\n  image: {files}{among}\n"
-                "  What is already drawn and scored is kept; run again to go on.",
+                f"{error}\n  image: {files}{among}\n  What is already drawn and scored is kept; run again to go on.",
                 reward=error.reward,
                 index=error.index,
                 prompt=job.task.prompt,
@@ -110,13 +113,15 @@ class Progress(Callback):  # type: ignore[misc]
     """
 
     def __init__(self, total: int = 0, **options: Any) -> None:
-        self.bar: tqdm[Any] = tqdm(total=total, unit="image", dynamic_ncols=True, smoothing=0.1, **options)
+        self.bar: tqdm[Any] = tqdm(total=total, unit="image", dynamic_ncols=True, smoothing=0.1, delay=0, **options)
 
-    def on_predict_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
-        """Count the batch on every process, as far as rank 0 can know."""
-        batch = trainer.predict_dataloaders.batch_size * trainer.world_size
-        self.add(min(batch, self._left))
-        self._left -= min(batch, self._left)
+    def on_predict_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: int, batch: list[Job | None], *_: Any
+    ) -> None:
+        """Count the batch; the other processes are about as far."""
+        done = min(len(batch) * trainer.world_size, self._left)
+        self.add(done)
+        self._left -= done
 
     def start(self, jobs: int) -> None:
         """Announce a predict loop over this number of jobs."""
@@ -251,9 +256,7 @@ class Evaluator:
                 scores = self.store.get_scores(reward.key(), [key for row in keys for key in row])
                 lost = [key for row in keys for key in row if key not in scores]
                 if lost:
-                    raise StoreError(
-                        f"{len(lost)} scores of {label} did not reach the store; run again to go on"
-                    )
+                    raise StoreError(f"{len(lost)} scores of {label} did not reach the store; run again to go on")
                 table[label] = np.array([[scores[key] for key in row] for row in keys], dtype=np.float64)
         if shared:
             table = self.trainer.strategy.broadcast(table)

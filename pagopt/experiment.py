@@ -63,9 +63,7 @@ class Folder:
     def claim(self) -> None:
         """Write the configuration, so that the folder belongs to this study from now on."""
         try:
-            write_text(
-                self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
-            )
+            write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
         except OSError as error:
             raise StudyError(
                 f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
@@ -81,9 +79,7 @@ class Folder:
             raise StudyError(f"{self.path / 'config.yaml'} is damaged; choose another folder with --out")
         names = [name for name in {**self.config, **other} if self.config.get(name) != other.get(name)]
         if names:
-            changes = "\n".join(
-                f"  {n}: there {other.get(n)!r}, now {self.config.get(n)!r}" for n in sorted(names)
-            )
+            changes = "\n".join(f"  {n}: there {other.get(n)!r}, now {self.config.get(n)!r}" for n in sorted(names))
             raise StudyError(
                 f"{self.path} holds the run of another study:\n{changes}\n"
                 "Give the same options to go on with that one, or another folder with --out."
@@ -117,9 +113,7 @@ def run_study(
         PagoptError: With what to do about it; everything finished is kept.
     """
     options = trainer or {}
-    folder = Folder(
-        out, {"study": name, **study.to_dict(), "precision": str(options.get("precision") or "32-true")}
-    )
+    folder = Folder(out, {"study": name, **study.to_dict(), "precision": str(options.get("precision") or "32-true")})
     finished = folder.results()
     if finished is not None:
         return finished
@@ -133,9 +127,7 @@ def run_study(
 class Run:
     """One run of a study; see :func:`run_study`."""
 
-    def __init__(
-        self, study: Study, name: str, folder: Folder, batch_size: int, options: dict[str, Any]
-    ) -> None:
+    def __init__(self, study: Study, name: str, folder: Folder, batch_size: int, options: dict[str, Any]) -> None:
         self.study = study
         self.name = name
         self.folder = folder
@@ -177,9 +169,7 @@ class Run:
         methods = [Candidate("no guidance", plain)]
         if study.cfg_scales:
             self.progress.label("CFG")
-            methods.append(
-                self._best([Candidate(f"CFG {g:g}", Recipe(scale=0.0, cfg=g)) for g in study.cfg_scales])
-            )
+            methods.append(self._best([Candidate(f"CFG {g:g}", Recipe(scale=0.0, cfg=g)) for g in study.cfg_scales]))
         if study.compare_layers:
             self.progress.label("single layers")
             layers = {head.block for head in self.pool}
@@ -218,17 +208,13 @@ class Run:
         return candidates[int(np.argmax(means))]
 
     def _on_round(self, done: Round) -> None:
-        self.progress.label(
-            f"round {done.number + 1}" if done.number < self.searcher.rounds else "held-out tasks"
-        )
+        self.progress.label(f"round {done.number + 1}" if done.number < self.searcher.rounds else "held-out tasks")
 
     def _results(self, candidates: Sequence[Candidate], rounds: list[Round], seconds: float) -> Results:
         tasks = self.study.held_out_tasks() or self.tasks
         recipes = [candidate.recipe for candidate in candidates]
         tables = self.judge(recipes, tasks)
-        objective = self.objective.combine(
-            {label: tables[label] for label in self.objective.rewards}, self.baseline
-        )
+        objective = self.objective.combine({label: tables[label] for label in self.objective.rewards}, self.baseline)
         methods = [
             Method(
                 name=candidate.name,
@@ -237,9 +223,7 @@ class Run:
                 rewards={label: tuple(table[i].tolist()) for label, table in tables.items()},
                 images=tuple(keys),
             )
-            for i, (candidate, keys) in enumerate(
-                zip(candidates, self.judge.keys(recipes, tasks), strict=True)
-            )
+            for i, (candidate, keys) in enumerate(zip(candidates, self.judge.keys(recipes, tasks), strict=True))
         ]
         return Results(
             study=self.name,
@@ -310,9 +294,7 @@ def evidence(results: Results) -> dict[str, Any]:
             }
             for method in results.methods
         },
-        "tests": [
-            {"against": t.against, "difference": t.difference, "p_value": t.p_value} for t in results.tests
-        ],
+        "tests": [{"against": t.against, "difference": t.difference, "p_value": t.p_value} for t in results.tests],
     }
 
 

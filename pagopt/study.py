@@ -79,9 +79,7 @@ class Study:
         for name, prompts in (("seeds", self.prompts), ("held_out_seeds", self.held_out_prompts)):
             seeds = getattr(self, name)
             if seeds is not None and len(seeds) != len(prompts):
-                raise StudyError(
-                    f"{name} needs one seed for each of the {len(prompts)} prompts, not {len(seeds)}"
-                )
+                raise StudyError(f"{name} needs one seed for each of the {len(prompts)} prompts, not {len(seeds)}")
             if any(seed < 0 for seed in seeds or ()):
                 raise StudyError(f"{name} must not be negative: {seeds}")
         if any(not scale > 1 for scale in self.cfg_scales):
@@ -147,9 +145,7 @@ def find_study(name: str) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or path.parent != Path("."):
         if not path.is_file():
-            raise StudyError(
-                f"there is no study file {name}; shipped studies: {', '.join(available_studies())}"
-            )
+            raise StudyError(f"there is no study file {name}; shipped studies: {', '.join(available_studies())}")
         return path
     studies = available_studies()
     if name not in studies:

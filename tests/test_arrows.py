@@ -17,6 +17,7 @@ ORDER = [
     "perturb",
     "recipe",
     "models",
+    "fork",
     "guide",
     "render",
     "reward",

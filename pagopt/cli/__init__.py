@@ -54,11 +54,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     # Other ranks of a distributed run fail for the same reason: rank 0 says it.
     console = Console(stderr=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
-    _quieten_libraries()
+    # Read by the libraries while they are imported; whoever sets them means it. Loading bars show after two seconds.
+    for name, value in {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "TQDM_DELAY": "2"}.items():
+        os.environ.setdefault(name, value)
     try:
         if words[0] not in COMMANDS:
             raise UnknownName("command", words[0], COMMANDS)
-        importlib.import_module(f"pagopt.cli.{words[0]}").main(words[1:])
+        command = importlib.import_module(f"pagopt.cli.{words[0]}")
+        _quieten_libraries()
+        command.main(words[1:])
     except PagoptError as error:
         console.print("[bold red]error:[/]", end=" ")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -71,9 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _quieten_libraries() -> None:
     """Leave out what the libraries say about themselves and a user cannot act on."""
-    for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
+    for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, module=r"(diffusers|transformers|torch|lightning)\b"
-    )
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(diffusers|transformers|torch|lightning)\b")
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(?!pagopt)")

@@ -36,19 +36,13 @@ def parser() -> ArgumentParser:
     command.add_argument("--out", type=Path, required=True, help="PNG file to write.")
     command.add_argument("--compare", action="store_true", help="Put the unguided image beside it.")
     command.add_argument("--model", type=str | None, help="Another model than the recipe's own.")
-    command.add_argument(
-        "--steps", type=int | None, help="Inference steps. Default: as the recipe was found."
-    )
+    command.add_argument("--steps", type=int | None, help="Inference steps. Default: as the recipe was found.")
     command.add_argument("--height", type=int | None, help="Pixels. Default: as the model likes it.")
     command.add_argument("--width", type=int | None, help="Pixels. Default: as the model likes it.")
     command.add_argument("--strength", type=float | None, help="Another strength u in [0, 1], for all heads.")
     command.add_argument("--scale", type=float | None, help="Another guidance scale w.")
-    command.add_argument(
-        "--cfg", type=float | None, help="Another classifier-free guidance scale g; 1 is off."
-    )
-    command.add_argument(
-        "--device", type=str | None, help="Such as cuda or cpu. Default: cuda where there is one."
-    )
+    command.add_argument("--cfg", type=float | None, help="Another classifier-free guidance scale g; 1 is off.")
+    command.add_argument("--device", type=str | None, help="Such as cuda or cpu. Default: cuda where there is one.")
     return command
 
 

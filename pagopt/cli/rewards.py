@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from pagopt.reward import describe_rewards
 
@@ -25,12 +26,12 @@ def parser() -> ArgumentParser:
 def main(words: list[str]) -> None:
     """Print the list."""
     parser().parse_args(words)
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "what it measures", "arguments", "state", "from"):
-        table.add_column(column, no_wrap=column == "name")
+    console = Console()
     for info in describe_rewards():
         arguments = ", ".join(f"{name}={value}" if value else name for name, value in info.arguments.items())
-        table.add_row(info.name, info.summary, arguments, info.missing or "ready", info.package)
-    console = Console()
-    console.print(table, markup=False)
-    console.print("\nor your own: path/to/file.py:function, package.module:Class", style="dim")
+        state = Text(f"not ready: {info.missing}", "yellow") if info.missing else Text("ready", "green")
+        console.print(Text(info.name, "bold") + Text(f"({arguments})  ") + state)
+        console.print(Padding(Text(info.summary), (0, 0, 0, 4)))
+    own = Text("path/to/file.py:function", "bold") + Text(" or ") + Text("package.module:Class", "bold")
+    console.print(own)
+    console.print(Padding(Text("One of your own; nothing has to be installed."), (0, 0, 0, 4)))

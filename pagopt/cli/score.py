@@ -45,9 +45,7 @@ def main(words: list[str]) -> None:
     images = [read(path) for path in options.images]
     scores = reward(images, [options.prompt] * len(images)).tolist()
     if options.json:
-        print(
-            json.dumps([{"image": str(p), "score": s} for p, s in zip(options.images, scores, strict=True)])
-        )
+        print(json.dumps([{"image": str(p), "score": s} for p, s in zip(options.images, scores, strict=True)]))
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("image")

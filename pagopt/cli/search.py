@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,11 @@ def main(words: list[str]) -> None:
     study = command.instantiate_classes(options)
     fields = {key: getattr(study, key) for key in Study.__dataclass_fields__}
     out = options.out or Path("runs") / file.stem
+    finished = (out / "results.json").exists()
     results = run_study(Study(**fields), file.stem, out, options.batch_size, trainer_options(options.trainer))
-    show(results, out)
+    drawn = f"{results.images_generated} new images in {results.seconds:.0f} s"
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        show(results, out, f"nothing: this run was finished before (it drew {drawn})" if finished else drawn)
 
 
 def trainer_options(options: Any) -> dict[str, Any]:
@@ -75,16 +79,14 @@ def trainer_options(options: Any) -> dict[str, Any]:
     return {key: value for key, value in vars(options).items() if value is not None}
 
 
-def show(results: Results, out: Path) -> None:
-    """Print rounds and comparison, and where to look."""
+def show(results: Results, out: Path, drawn: str) -> None:
+    """Print rounds and comparison, where to look, and what was drawn."""
     console = Console(file=sys.stdout)
     rounds = Table(title=f"{results.study}: heads found", title_justify="left", box=None, pad_edge=False)
     for column in ("round", "heads", "score on the search tasks"):
         rounds.add_column(column)
     for done in results.rounds:
-        rounds.add_row(
-            str(done.number), " ".join(done.chosen), f"{done.score.mean:.3f} ± {done.score.se:.3f}"
-        )
+        rounds.add_row(str(done.number), " ".join(done.chosen), f"{done.score.mean:.3f} ± {done.score.se:.3f}")
     console.print(rounds)
     console.print()
     count = len(results.held_out_tasks)
@@ -97,13 +99,12 @@ def show(results: Results, out: Path) -> None:
         pad_edge=False,
     )
     found = results.methods[-1]
-    labels = [label for label in found.rewards if len(found.rewards) > 1 or label not in ("objective",)]
+    terms = [term["label"] for term in results.objective]
+    alone = len(terms) == 1 and results.objective[0]["weight"] == 1
+    labels = [label for label in found.rewards if not (alone and label in terms)]
     table.add_column("method")
-    for label in ("objective", *labels):
+    for label in (terms[0] if alone else "objective", *labels, "found - this", "wins", "p"):
         table.add_column(label, justify="right")
-    table.add_column("found - this", justify="right")
-    table.add_column("wins", justify="right")
-    table.add_column("p", justify="right")
     tests = {test.against: test for test in results.tests}
     for method in results.methods:
         cells = [_mean(method.objective), *(_mean(method.rewards[label]) for label in labels)]
@@ -118,10 +119,7 @@ def show(results: Results, out: Path) -> None:
     console.print("p: paired t-test, one-sided: the found recipe is better than this method", style="dim")
     console.print()
     console.print(f"recipe  {out / 'recipe.json'}\nreport  {out / 'report.html'}", highlight=False)
-    console.print(
-        f"drawn   {results.images_generated} new images in {results.seconds:.0f} s; everything else was there",
-        highlight=False,
-    )
+    console.print(f"drawn   {drawn}", highlight=False)
 
 
 def _mean(values: tuple[float, ...]) -> str:
