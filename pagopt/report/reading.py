@@ -1,0 +1,157 @@
+"""Reading a search's results: which method plays which part, means with standard errors, numbers in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pagopt.recipe import Recipe
+from pagopt.results import Method, PairedTest, Results
+
+__all__ = [
+    "Estimate",
+    "Row",
+    "decimals",
+    "measured",
+    "number",
+    "objective_name",
+    "p_text",
+    "paired",
+    "read_rows",
+    "signed",
+]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its standard error, which is ``nan`` for a single value."""
+
+    mean: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of the comparison, ready to be shown.
+
+    Attributes:
+        name: Its name in the results.
+        role: "none" (no guidance), "cfg", "layer" (another recipe) or "found"; decides its colour.
+        recipe: What it does.
+        strength: Strength u in words: "0.5", "0.2 to 1", or "" where no head is perturbed.
+        objective: Of the held-out tasks.
+        rewards: Of the held-out tasks, by reward.
+        test: The found recipe against this method, if it was tested.
+    """
+
+    name: str
+    role: str
+    recipe: Recipe
+    strength: str
+    objective: Estimate
+    rewards: dict[str, Estimate]
+    test: PairedTest | None
+
+
+def read_rows(results: Results) -> list[Row]:
+    """One row a method, in the order of the results."""
+    tests = {test.against: test for test in results.tests}
+    found = len(results.methods) - 1
+    return [_row(method, index == found, tests.get(method.name)) for index, method in enumerate(results.methods)]
+
+
+def _row(method: Method, is_found: bool, test: PairedTest | None) -> Row:
+    recipe = Recipe.from_dict(method.recipe)
+    role = "layer"
+    if is_found:
+        role = "found"
+    elif recipe.is_plain:
+        role = "none" if recipe.cfg is None or recipe.cfg == 1 else "cfg"
+    strength = ""
+    if recipe.heads:
+        low, high = min(recipe.strengths), max(recipe.strengths)
+        strength = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return Row(
+        name=method.name,
+        role=role,
+        recipe=recipe,
+        strength=strength,
+        objective=_estimate(method.objective),
+        rewards={name: _estimate(values) for name, values in method.rewards.items()},
+        test=test,
+    )
+
+
+def _estimate(values: Sequence[float]) -> Estimate:
+    data = np.asarray(values, dtype=np.float64)
+    if not data.size:
+        return Estimate(math.nan, math.nan)
+    se = float(data.std(ddof=1)) / math.sqrt(data.size) if data.size > 1 else math.nan
+    return Estimate(float(data.mean()), se)
+
+
+def paired(after: Sequence[float], before: Sequence[float]) -> Estimate:
+    """Mean difference over the same tasks, with its standard error."""
+    return _estimate([a - b for a, b in zip(after, before, strict=True)])
+
+
+def objective_name(objective: Iterable[Mapping[str, Any]]) -> str:
+    """The objective in a few characters: ``style:flat``, or ``style:flat + 0.5 x clip``."""
+    parts = []
+    for item in objective:
+        weight = float(item.get("weight", 1.0))
+        label = reward_name(item)
+        parts.append(label if weight == 1 else f"{weight:g} \N{MULTIPLICATION SIGN} {label}")
+    return " + ".join(parts) or "the objective"
+
+
+def reward_name(item: Mapping[str, Any]) -> str:
+    """A reward and the values of its simple arguments: ``style:flat``. A file's path is cut to the file's name."""
+    name = str(item.get("name", "reward")).rsplit("/", 1)[-1]
+    values = [str(value) for value in dict(item.get("args") or {}).values() if isinstance(value, str | int | float)]
+    return ":".join([name, *values])
+
+
+def decimals(errors: Iterable[float]) -> int:
+    """Decimal places for values with these standard errors: one digit of the largest, two if it begins with a 1.
+
+    At most 5, and 3 if there is no error to go by.
+    """
+    known = [error for error in errors if math.isfinite(error) and error > 0]
+    if not known:
+        return 3
+    first = -math.floor(math.log10(max(known)))
+    return min(5, max(0, first + int(max(known) * 10.0**first < 1.95)))
+
+
+def number(value: float, places: int) -> str:
+    """A number with a real minus sign; an en dash where there is none."""
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    text = f"{value:.{places}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float, places: int) -> str:
+    """Like :func:`number`, with a plus sign before what is above zero."""
+    text = number(value, places)
+    return text if text[0] == "\N{MINUS SIGN}" or not math.isfinite(value) else f"+{text}"
+
+
+def measured(mean: float, se: float, places: int, sign: bool = False) -> str:
+    """``0.21 ± 0.02``, without the error where there is none."""
+    text = signed(mean, places) if sign else number(mean, places)
+    return f"{text} \N{PLUS-MINUS SIGN} {number(se, places)}" if math.isfinite(se) else text
+
+
+def p_text(p_value: float) -> str:
+    """``p = 0.012``, ``p < 0.001``, or that there is none."""
+    if not math.isfinite(p_value):
+        return "no p-value"
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2f}" if p_value >= 0.1 else f"p = {p_value:.3f}"

@@ -1,0 +1,123 @@
+"""The pure parts of the report: scales, colours, picture measures, numbers in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from synthetic import make_results
+
+from pagopt.report.guards import read_guards, warning
+from pagopt.report.palette import diverging_css, step_class
+from pagopt.report.pictures import Looks, data_uris, looks
+from pagopt.report.reading import decimals, number, objective_name, p_text, read_rows, signed
+from pagopt.report.scoremap import centres, common_limit, draw_map
+from pagopt.report.svg import spread, tag, ticks
+from pagopt.results import HeadScore
+
+
+def test_tags_escape_text_and_attributes() -> None:
+    assert tag("text", "<&>", class_='a"b', stroke_width=1.234, x=None) == (
+        '<text class="a&#34;b" stroke-width="1.2">&lt;&amp;&gt;</text>'
+    )
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.013, 0.27), (990, 1010), (-5e-4, 2e-4)])
+def test_ticks_are_round_and_inside(low: float, high: float) -> None:
+    made = ticks(low, high)
+    assert 2 <= len(made) <= 7
+    assert all(low - 1e-9 <= value <= high + 1e-9 for value, _ in made)
+    assert len({text for _, text in made}) == len(made)
+
+
+def test_labels_move_apart_and_keep_their_order() -> None:
+    moved = spread([10.0, 11.0, 11.5, 60.0], 12)
+    assert moved[3] == 60
+    assert moved[:3] == sorted(moved[:3])
+    assert min(b - a for a, b in pairwise(moved)) >= 12 - 1e-9
+    assert math.isclose(sum(moved[:3]) / 3, sum([10.0, 11.0, 11.5]) / 3, abs_tol=0.6)
+
+
+def test_colour_steps() -> None:
+    assert [step_class(v, 1.0) for v in (-9, -1, 0.01, 0.5, 9)] == ["n10", "n10", "z", "p5", "p10"]
+    assert step_class(math.nan, 1.0) == "x"
+    assert step_class(0.3, 0.0) == "z"
+    assert diverging_css(False) != diverging_css(True)
+    assert ".p10{fill:#c8500f}" in diverging_css(False)  # the end colour survives the trip through OKLab
+
+
+def test_looks_tell_apart_what_they_measure() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    grey, soft = picture.convert("L").convert("RGB"), picture.filter(ImageFilter.GaussianBlur(2))
+    assert looks(grey).saturation < 0.01 < looks(picture).saturation
+    assert looks(soft).sharpness < 0.3 * looks(picture).sharpness
+    assert looks(soft).contrast < looks(picture).contrast
+    white = looks(Image.new("RGB", (9, 9), "white"))
+    assert astuple(white) == pytest.approx((1, 0, 0, 0), abs=1e-12)
+
+
+def test_pictures_shrink_until_they_fit() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    pictures = {str(i): Image.fromarray(noise) for i in range(4)}
+    large = sum(map(len, data_uris(pictures, budget=10**9).values()))
+    small = sum(map(len, data_uris(pictures, budget=60_000).values()))
+    assert small < 60_000 * 1.4 < large
+
+
+def test_a_jump_in_the_looks_is_pointed_out() -> None:
+    results = make_results(tasks=6)
+    rows = read_rows(results)
+    calm = {key: Looks(0.5, 0.2, 0.2, 0.1) for method in results.methods for key in method.images}
+    assert warning(read_guards(results, rows, calm)) == ""
+    loud = calm | dict.fromkeys(results.methods[-1].images, Looks(0.5, 0.4, 0.2, 0.05))
+    guards = read_guards(results, rows, loud)
+    assert [guard.jumped for guard in guards] == [False, True, False, True]
+    assert "saturation rose by 100% and sharpness fell by 50%" in warning(guards)
+
+
+def test_methods_get_their_parts() -> None:
+    rows = read_rows(make_results())
+    assert [row.role for row in rows] == ["none", "cfg", "layer", "found"]
+    assert [row.strength for row in rows] == ["", "", "1", "1"]
+    assert rows[-1].test is None
+
+
+def test_maps_are_centred_on_what_the_round_began_with() -> None:
+    results = make_results()
+    middle = centres(results)
+    assert middle[0][1] == "the median head"
+    assert [centre for centre, _ in middle[1:]] == [item.score.mean for item in results.rounds[:-1]]
+    assert centres(results, HeadScore(0.2, 0.01))[0] == (0.2, "no guidance")
+    assert common_limit(results.rounds, middle) > 0
+
+
+def test_a_map_says_every_score() -> None:
+    results = make_results(attn2=2)
+    item = results.rounds[1]
+    svg = draw_map(item, (0.2, "base"), 0.1, results.layers, results.heads)
+    for name in item.scores:
+        assert f"<title>{name}: " in svg
+    for name in item.base:
+        assert f"<title>{name}: selected in an earlier round</title>" in svg
+    assert svg.count('class="ring"') == len(item.chosen)
+    assert "chosen as number 2" in svg
+
+
+def test_numbers_in_words() -> None:
+    assert decimals([0.013, 0.004]) == 3
+    assert decimals([0.0057]) == 3
+    assert decimals([12.0, math.nan]) == 0
+    assert decimals([0.0, math.nan]) == 3
+    assert (number(-0.0001, 2), number(-1.5, 1), number(math.nan, 2)) == ("0.00", "\N{MINUS SIGN}1.5", "\N{EN DASH}")
+    assert (signed(0.25, 2), signed(-0.25, 2)) == ("+0.25", "\N{MINUS SIGN}0.25")
+    assert [p_text(p) for p in (0.0004, 0.0123, 0.2, math.nan)] == ["p < 0.001", "p = 0.012", "p = 0.20", "no p-value"]
+
+
+def test_an_objective_has_a_short_name() -> None:
+    terms = [{"name": "style", "args": {"style": "flat"}}, {"name": "/a/b/mine.py:f", "weight": 0.5, "args": {}}]
+    assert objective_name(terms) == "style:flat + 0.5 \N{MULTIPLICATION SIGN} mine.py:f"

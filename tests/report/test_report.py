@@ -1,0 +1,209 @@
+"""The page as a file: well-formed, complete, safe, honest in its wording, small, and without the network."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from synthetic import make_results, painter
+
+from pagopt.report import write_report
+from pagopt.results import Results
+
+VOID = {"meta", "link", "img", "br", "input"}
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask for, and checks that every element is closed by its own end tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self.h1 = ""
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> without a start"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "script" not in self.open and "style" not in self.open:
+            self.text.append(data)
+        if self.open and self.open[-1] == "h1":
+            self.h1 += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def render(results: Results, folder: Path, size: int = 64) -> tuple[str, Page]:
+    path = folder / "report.html"
+    write_report(results, painter(size), path)
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
+    return render(make_results(), tmp_path_factory.mktemp("report"))
+
+
+def test_every_held_out_task_is_shown_under_every_method(written: tuple[str, Page]) -> None:
+    _, page = written
+    results = make_results()
+    shown = [attributes["alt"] for attributes in page.all("img")]
+    expected = [
+        f"{method.name}: {prompt}, seed {seed}" for prompt, seed in results.held_out_tasks for method in results.methods
+    ]
+    assert shown == expected
+
+
+def test_pictures_are_the_ones_of_the_store(written: tuple[str, Page]) -> None:
+    _, page = written
+    source = page.all("img")[5]["src"]  # second task, second method
+    picture = Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2])))
+    assert picture.convert("RGB").tobytes() == painter()("1-1").tobytes()
+
+
+def test_sections_come_in_the_order_of_importance(written: tuple[str, Page]) -> None:
+    _, page = written
+    names = [attributes["aria-labelledby"] for attributes in page.all("section")]
+    assert names == ["pictures", "comparison", "heads", "rounds", "guards", "recipe", "reproduce"]
+    identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    assert set(names) <= set(identifiers)
+
+
+def test_nothing_is_loaded_from_anywhere(written: tuple[str, Page]) -> None:
+    text, page = written
+    for _, attributes in page.elements:
+        for key in ("src", "href", "action", "data", "poster", "srcset"):
+            assert attributes.get(key, "data:").startswith("data:")
+    assert "http" not in re.sub(r"http-equiv", "", text)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|import\(", text)
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_what_a_user_wrote_cannot_become_markup(tmp_path: Path) -> None:
+    evil = '<script>alert("1")</script> & "quoted" \'too\''
+    results = make_results(tasks=4, prompts=[evil])
+    methods = [dataclasses.replace(results.methods[0], name="<b>none</b>"), *results.methods[1:]]
+    tests = [dataclasses.replace(results.tests[0], against="<b>none</b>"), *results.tests[1:]]
+    objective = [{"label": "x", "name": "<i>mine</i>.py:f", "weight": 1.0, "args": {}}]
+    results = dataclasses.replace(
+        results, study="</title><img src=x>", model="<model>", methods=methods, tests=tests, objective=objective
+    )
+    text, page = render(results, tmp_path)
+    assert len(page.all("script")) == 1
+    assert not page.all("b") or all("alert" not in str(a) for a in page.all("b"))
+    assert len(page.all("img")) == 16
+    assert "<i>mine" not in text
+    assert "<model>" not in text
+    assert "<b>none" not in text
+    assert f"flat, {evil}" in page.all("figcaption")[0]["title"]
+
+
+def test_screen_readers_find_their_way(written: tuple[str, Page]) -> None:
+    _, page = written
+    assert page.all("html")[0]["lang"] == "en"
+    assert all(attributes["alt"] for attributes in page.all("img"))
+    assert all(attributes["scope"] in {"col", "row"} for attributes in page.all("th"))
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in page.all("svg"))
+
+
+def test_a_gain_is_told_with_its_numbers(written: tuple[str, Page]) -> None:
+    _, page = written
+    assert page.h1.startswith("Perturbing 6 heads (")
+    assert "raises style:flat from 0.2" in page.h1
+    assert "on 24 prompts and seeds the search never saw (paired test, p < 0.001)." in page.h1
+
+
+def test_no_gain_is_told_plainly(tmp_path: Path) -> None:
+    _, page = render(make_results(gain=-0.06, tasks=9), tmp_path)
+    assert page.h1.startswith("No gain: perturbing 6 heads")
+    assert "does not raise style:flat" in page.h1
+    assert "behind CFG 2.0 by" in " ".join(page.text)
+
+
+def test_chance_is_called_chance(tmp_path: Path) -> None:
+    results = make_results(tasks=9)
+    weak = [dataclasses.replace(test, p_value=0.21, difference=0.004) for test in results.tests]
+    _, page = render(dataclasses.replace(results, tests=weak), tmp_path)
+    assert page.h1.startswith("No clear gain")
+    assert "chance (paired test, p = 0.21)" in page.h1
+    assert "Against CFG 2.0 nothing is decided" in " ".join(page.text)
+
+
+def test_tasks_that_the_search_saw_are_admitted(tmp_path: Path) -> None:
+    results = make_results(tasks=9)
+    seen = dataclasses.replace(results, search_tasks=results.held_out_tasks[:3])
+    _, page = render(seen, tmp_path)
+    assert "never saw" not in page.h1
+    assert "3 of these 9 tasks were search tasks too" in " ".join(page.text)
+
+
+def test_a_search_without_held_out_tasks_admits_it(tmp_path: Path) -> None:
+    results = make_results(tasks=5)
+    _, page = render(dataclasses.replace(results, search_tasks=results.held_out_tasks), tmp_path)
+    text = " ".join(" ".join(page.text).split())
+    assert "never saw" not in text
+    assert "All 5 search tasks (none were held out)" in text
+
+
+def test_a_large_search_with_large_pictures_stays_small(tmp_path: Path) -> None:
+    results = make_results(layers=24, heads=24, rounds=5, per_round=3, tasks=3, attn2=13)
+    text, page = render(results, tmp_path, size=320)
+    assert len(text) < 3_000_000
+    cells = [a for a in page.all("rect") if re.fullmatch(r"z|[np]\d+", a.get("class", ""))]
+    assert len(cells) > 5 * (24 * 24 + 13 * 24) - 60
+    assert max(int(a["width"]) for a in page.all("img")) == 320  # the layout knows the true size
+
+
+def test_more_tasks_than_fit_are_counted_not_hidden(tmp_path: Path) -> None:
+    _, page = render(make_results(tasks=30), tmp_path)
+    assert len(page.all("img")) == 24 * 4
+    assert "The first 24 of 30 held-out tasks" in " ".join(" ".join(page.text).split())
+
+
+@pytest.mark.parametrize("change", ["no rounds", "no tests", "one task", "no heads", "zero scores"])
+def test_thin_results_still_give_a_page(tmp_path: Path, change: str) -> None:
+    results = make_results(tasks=1 if change == "one task" else 3)
+    if change == "no rounds":
+        results = dataclasses.replace(results, rounds=[])
+    elif change == "no tests":
+        results = dataclasses.replace(results, tests=[])
+    elif change == "no heads":
+        plain = dataclasses.replace(results.methods[-1], recipe=results.methods[0].recipe)
+        results = dataclasses.replace(results, methods=[*results.methods[:-1], plain])
+    else:
+        flat = [dataclasses.replace(m, objective=(0.0,) * 3, rewards={"style": (0.0,) * 3}) for m in results.methods]
+        tests = [dataclasses.replace(t, difference=0.0, se=0.0, p_value=float("nan"), wins=0.0) for t in results.tests]
+        results = dataclasses.replace(results, methods=flat, tests=tests)
+    text, page = render(results, tmp_path)
+    assert page.h1
+    assert ">nan" not in text
+    assert "nan " not in " ".join(page.text)
+
+
+def test_the_same_results_give_the_same_page(tmp_path: Path, written: tuple[str, Page]) -> None:
+    text, _ = render(make_results(), tmp_path)
+    assert text == written[0]
