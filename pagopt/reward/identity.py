@@ -20,7 +20,9 @@ import torch
 
 from pagopt.errors import RewardError
 
-__all__ = ["arguments_of", "canonical", "plain", "signature_of", "source_of", "state_of"]
+__all__ = ["LOADED", "arguments_of", "canonical", "plain", "signature_of", "source_of", "state_of"]
+
+LOADED = "_pagopt_source"  # sha256 of the source that the loader ran; the file may have changed since
 
 
 def plain(value: Any, what: str) -> Any:
@@ -84,7 +86,10 @@ def source_of(thing: Any) -> str:
         return source_of(thing.__func__)
     if not isinstance(thing, (type, FunctionType)):
         return source_of(type(thing))
-    file = getattr(sys.modules.get(thing.__module__), "__file__", None)
+    module = sys.modules.get(thing.__module__)
+    if hasattr(module, LOADED):
+        return str(getattr(module, LOADED))
+    file = getattr(module, "__file__", None)
     if file is not None and Path(file).is_file():
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()
     if isinstance(thing, FunctionType):  # typed in at a prompt

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from pagopt.errors import PagoptError, RewardError, UnknownName
-from pagopt.reward.identity import arguments_of, signature_of
+from pagopt.reward.identity import LOADED, arguments_of, signature_of
 from pagopt.reward.protocol import FunctionReward, Reward
 
 __all__ = ["RewardInfo", "available_rewards", "describe_rewards", "load_reward"]
@@ -127,6 +127,7 @@ def _from_file(name: str, path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise RewardError(f"reward {name!r}: {path} is no Python file (.py)", reward=name)
     module = importlib.util.module_from_spec(spec)
+    setattr(module, LOADED, hashlib.sha256(source).hexdigest())
     sys.modules[private] = module
     try:
         # Not through the loader, whose bytecode cache looks at the time and size of a file only.

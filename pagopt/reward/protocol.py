@@ -114,8 +114,8 @@ class Reward(ABC):
         Raises:
             TypeError: If these are not images and prompts.
             ValueError: If there are none, or not as many prompts as images.
-            RewardError: If the reward raises, or returns the wrong number, type, NaN or infinity; its ``index``
-                and ``prompt`` say for which image, where that can be known.
+            RewardError: If an image has more than 8 bits a channel, or if the reward raises, or returns the wrong
+                number, type, NaN or infinity; ``index`` and ``prompt`` say for which image, where that can be known.
         """
         pictures, texts = _checked(images, prompts)
         with _full_precision(), torch.no_grad():
@@ -170,7 +170,7 @@ class Reward(ABC):
         if isinstance(returned, Tensor):
             values, numeric = returned.detach().to("cpu"), not returned.is_complex()
         elif isinstance(returned, (np.ndarray, list, tuple)):
-            with contextlib.suppress(TypeError, ValueError):
+            with contextlib.suppress(TypeError, ValueError, RuntimeError):
                 array = np.asarray([item.item() if isinstance(item, Tensor) else item for item in returned])
                 numeric = array.dtype.kind in "fiub" or array.size == 0
                 values = torch.from_numpy(array.astype(np.float64)) if numeric else torch.empty(0)
@@ -226,9 +226,7 @@ def _checked(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[lis
         raise TypeError("a reward takes a list of images and a list of prompts, not a single one")
     pictures, texts = list(images), list(prompts)
     if not pictures or len(pictures) != len(texts):
-        raise ValueError(
-            f"{len(pictures)} images and {len(texts)} prompts: it takes a prompt an image, and at least one"
-        )
+        raise ValueError(f"{len(pictures)} images, {len(texts)} prompts: it takes as many, and at least one")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"prompt {index} is a {type(text).__name__}, not a string")
@@ -241,7 +239,7 @@ def _rgb(image: Any, index: int) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode in {"I", "F"} or image.mode.startswith("I;"):
-        raise ValueError(f"image {index} has mode {image.mode!r}: convert it to 8 bits a channel first")
+        raise RewardError(f"image {index + 1} has mode {image.mode!r}: convert it to 8 bits a channel", index=index)
     if image.mode in {"RGBA", "RGBa", "LA", "La", "PA"} or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -86,13 +86,13 @@ def test_a_long_prompt_is_cut_as_the_model_needs(tiny_clip: str, pictures: list[
 
 
 def test_a_prompt_without_a_style_is_named(tiny_clip: str, pictures: list[Image.Image]) -> None:
-    with pytest.raises(RewardError, match="'an inky cat' names no style.*flat, glossy, ink") as caught:
+    with pytest.raises(RewardError, match=r"'an inky cat' names no style.*flat, glossy, ink") as caught:
         Style(model=tiny_clip)(pictures[:2], ["flat, cat", "an inky cat"])
     assert (caught.value.reward, caught.value.index, caught.value.prompt) == ("style", 1, "an inky cat")
 
 
 def test_styles_are_checked(tiny_clip: str, tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="unknown style 'glosy'.*Did you mean 'glossy'"):
+    with pytest.raises(UnknownName, match=r"unknown style 'glosy'.*Did you mean 'glossy'"):
         Style("glosy", model=tiny_clip)
     with pytest.raises(RewardError, match="two or more"):
         Style(styles=["flat"], model=tiny_clip)

@@ -57,7 +57,7 @@ def test_sharpness_of_a_slope_is_zero_and_blur_lowers_it() -> None:
 
 
 def test_an_image_without_inside_is_named() -> None:
-    with pytest.raises(RewardError, match="image 2 of 2.*9 x 2 pixels") as caught:
+    with pytest.raises(RewardError, match=r"image 2 of 2.*9 x 2 pixels") as caught:
         Sharpness()([plain("red"), plain("red", (9, 2))], ["a", "b"])
     assert caught.value.index == 1
     assert caught.value.prompt == "b"
