@@ -18,7 +18,7 @@ from pagopt.heads import HeadMap
 from pagopt.perturb import Target, target_named
 from pagopt.recipe import Recipe
 
-__all__ = ["Fork"]
+__all__ = ["Fork", "SiteKey"]
 
 SiteKey = tuple[int, str]  # block and name of an attention site
 

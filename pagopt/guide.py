@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from pagopt.errors import GuidanceError, ModelError, UnknownName
-from pagopt.fork import Fork
+from pagopt.fork import Fork, SiteKey
 from pagopt.models import Attention, family_of
+from pagopt.models.sampling import Sampling
 from pagopt.perturb import guide, interpolate, target_named
 from pagopt.recipe import Recipe
-from pagopt.sampling import Sampling
 
 __all__ = ["Guidance", "guided"]
 
@@ -99,7 +99,7 @@ class Guidance:
         self._plain = all(item.is_plain for item in self._recipes)
         used = {(head.block, head.site) for item in self._recipes for head in item.heads}
         sites = () if self._plain else self._family.attentions(self.transformer)
-        self._attentions = [site for site in sites if (site.block, site.site) in used]
+        self._attentions = [site for site in sites if site.key in used]
         self._signature = inspect.signature(self.transformer.forward)
         self._forks: dict[Any, Fork] = {}
         self._effective: set[int] = set()  # conditional rows whose perturbation was seen to change something
@@ -110,8 +110,8 @@ class Guidance:
         self._fork: Fork | None = None
         self._skips = False
         self._cfg = 1.0
-        self._reached: set[tuple[int, str, int]] = set()  # block, site, stream
-        self._values: dict[tuple[int, str], dict[int, Tensor]] = {}  # V of the copies by site and stream
+        self._values: dict[SiteKey, dict[int, Tensor]] = {}  # V of the copies, by site and stream
+        self._reached: dict[SiteKey, set[int]] = {}  # streams that were perturbed, by site
 
     def install(self, hooks: ExitStack) -> None:
         """Register all hooks; closing ``hooks`` removes them."""
@@ -203,27 +203,25 @@ class Guidance:
         self, attention: Attention, stream: int, parts: int, module: nn.Module, args: Any, output: Tensor
     ) -> None:
         """After a value projection: keep V of the copies."""
-        site = (attention.block, attention.site)
-        if self._fork is not None and site in self._fork.sites:
+        if self._fork is not None and attention.key in self._fork.sites:
             values = output[self._fork.rows :, :, -(output.shape[-1] // parts) :]
-            self._values.setdefault(site, {})[stream] = values
+            self._values.setdefault(attention.key, {})[stream] = values
 
     def _perturb(self, attention: Attention, stream: int, module: nn.Module, args: tuple[Any, ...]) -> Any:
         """Before an output projection: move the attention output of the copies towards the target."""
-        site = (attention.block, attention.site)
-        if self._fork is None or site not in self._fork.sites:
+        if self._fork is None or attention.key not in self._fork.sites:
             return None
-        seen = self._values.get(site, {})
+        seen = self._values.get(attention.key, {})
         if len(seen) != len(attention.streams):
             raise GuidanceError(f"{attention.site} of block L{attention.block} computes no values that can be seen")
         values = [seen[number] for number in range(len(attention.streams))]
         output: Tensor = args[0]
         copies = output[self._fork.rows :]
-        for target, strength in self._fork.strengths(site, like=output):
+        for target, strength in self._fork.strengths(attention.key, like=output):
             copies = interpolate(copies, target(values)[stream], strength)
-        self._reached.add((*site, stream))
-        if all((*site, number) in self._reached for number, part in enumerate(attention.streams) if part.output):
-            del self._values[site]  # V of one site at a time is held
+        self._reached.setdefault(attention.key, set()).add(stream)
+        if len(self._reached[attention.key]) == sum(part.output is not None for part in attention.streams):
+            del self._values[attention.key]  # V of one site at a time is held
         return (torch.cat([output[: self._fork.rows], copies]), *args[1:])
 
     def _finish(self, module: nn.Module, args: Any, output: Any) -> Any:
@@ -236,10 +234,10 @@ class Guidance:
             return None
         else:
             self._check_reached(fork, sample)
-            plain, perturbed = sample[fork.sources], sample[fork.rows :]
+            index = fork.index(sample.device)
+            plain, perturbed = sample.index_select(0, index), sample[fork.rows :]
             self._check_effect(fork, plain, perturbed)
             combined = guide(plain, perturbed, fork.scales(self._cfg, like=sample))
-            index = fork.index(sample.device)
             result = sample[: fork.rows].index_copy(0, index, combined)
             self._correction = (index - self._offset, combined - plain)
         self._fork = None
@@ -265,7 +263,7 @@ class Guidance:
             raise GuidanceError(str(error)) from error
 
     def _check_reached(self, fork: Fork, sample: Tensor) -> None:
-        for block, site in sorted(fork.sites - {(block, site) for block, site, _ in self._reached}):
+        for block, site in sorted(fork.sites - self._reached.keys()):
             raise GuidanceError(f"the perturbed site {site} of block L{block} was never reached in the forward pass")
         if sample.shape[0] != fork.rows + len(fork):
             raise GuidanceError(

@@ -64,6 +64,11 @@ class Attention:
     module: nn.Module
     streams: tuple[Stream, ...]
 
+    @property
+    def key(self) -> tuple[int, str]:
+        """Block and name."""
+        return self.block, self.site
+
 
 class Family(ABC):
     """A family of models. Stateless: everything is asked of the transformer that is handed in.
