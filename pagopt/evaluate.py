@@ -41,7 +41,6 @@ class Generation(LightningModule):  # type: ignore[misc]
         self.rewards = rewards
         self.store = store
         self.precision = precision
-        self.images = 0
         # Registered, so that the Trainer places and converts the networks as its options say.
         self.networks = torch.nn.ModuleDict(renderer.modules())
 
@@ -79,7 +78,6 @@ class Generation(LightningModule):  # type: ignore[misc]
             images = self.renderer.render(new)
             for job, image in zip(new, images, strict=True):
                 self.store.put_image(keys[job], image, self.describe(job))
-            self.images += len(new)
         for reward in self.rewards.values():
             known = self.store.get_scores(reward.key(), list(keys.values()))
             self._score(reward, {job: key for job, key in keys.items() if key not in known})
@@ -181,11 +179,8 @@ class Evaluator:
         self.module = Generation(renderer, rewards, store, str(trainer.precision))
         self.fingerprint = renderer.fingerprint
         trainer.precision_plugin.convert_module(self.module)
-
-    @property
-    def images_generated(self) -> int:
-        """Images that this process had to draw so far; the rest came from the store."""
-        return self.module.images
+        self.images_generated = 0
+        """Images that had to be drawn so far, by all processes; the rest came from the store."""
 
     def keys(self, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> list[list[str]]:
         """The store keys of the images, recipe by recipe."""
@@ -220,7 +215,9 @@ class Evaluator:
         if self.progress is not None:
             self.progress.add(len(recipes) * len(tasks) - len(todo))
         if todo:
+            missing = len(self.store.missing_images(jobs))
             self._predict(todo)
+            self.images_generated += missing
         return self._table(keys)
 
     def _incomplete(self, keys: Sequence[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""A study: what to search for, on which model, with which prompts. One YAML file, or the options of the command line."""
+"""A study: what to search for, on which model, with which prompts. One YAML file, or options of the command line."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", modules(ROOT / "pagopt"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_module_imports_only_from_above(path: Path) -> None:
     here = room(path)
-    if here == "__init__":
+    if here in {"__init__", "__main__"}:
         return
     assert here in ORDER, f"{here} has no place in the order of docs/architecture.md"
     for name in imports(path):
@@ -82,4 +82,4 @@ def test_plugins_use_only_the_public_door(path: Path) -> None:
 
 
 def test_the_order_is_complete() -> None:
-    assert {room(path) for path in modules(ROOT / "pagopt")} - {"__init__"} <= set(ORDER)
+    assert {room(path) for path in modules(ROOT / "pagopt")} - {"__init__", "__main__"} <= set(ORDER)

@@ -1,0 +1,7 @@
+"""``python -m pagopt`` is ``pagopt``."""
+
+import sys
+
+from pagopt.cli import main
+
+sys.exit(main())

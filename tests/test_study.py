@@ -1,0 +1,95 @@
+"""Studies: what they mean, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from pagopt.errors import PagoptError, StudyError, UnknownName
+from pagopt.recipe import Recipe
+from pagopt.render import Task
+from pagopt.reward import RewardSpec
+from pagopt.study import Study, available_studies, find_study
+
+SHIPPED = ["flat", "glossy", "ink", "sd3_golden_hour", "sd3_quality"]
+
+
+def study(**changes: Any) -> Study:
+    return Study(**{"prompts": ["red apple", "house"], "reward": "colorfulness", **changes})
+
+
+def test_tasks_put_the_style_first_and_count_the_seeds() -> None:
+    made = study(style="flat", held_out_prompts=["cat"])
+    assert made.tasks() == [Task("flat, red apple", 0), Task("flat, house", 1)]
+    assert made.held_out_tasks() == [Task("flat, cat", 1000)]
+    assert study(seeds=[7, 7]).tasks() == [Task("red apple", 7), Task("house", 7)]
+
+
+def test_the_recipe_has_everything_but_the_heads() -> None:
+    made = study(strength=0.5, scale=2.0, cfg=1.5, interval=(0.1, 0.9))
+    assert made.recipe() == Recipe((), strength=0.5, scale=2.0, cfg=1.5, interval=(0.1, 0.9))
+
+
+def test_one_name_is_one_reward() -> None:
+    assert study().specs == [RewardSpec("colorfulness")]
+    assert study(reward=[RewardSpec("clip", 2.0)]).specs == [RewardSpec("clip", 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": []}, "prompts is empty"),
+        ({"prompts": ["red apple", " "]}, "' ' is no prompt"),
+        ({"reward": []}, "reward is empty"),
+        ({"seeds": [1]}, "one seed for each of the 2 prompts, not 1"),
+        ({"seeds": [1, -1]}, "must not be negative"),
+        ({"strength": 1.5}, "strength must be a number between 0 and 1"),
+        ({"scale": -1.0}, "scale must be a number at least 0"),
+        ({"interval": (0.5, 0.5)}, "is empty"),
+        ({"interval": (0.51, 0.55), "steps": 4}, "holds none of the 4 sampling steps"),
+        ({"cfg_scales": [1.0]}, "cfg_scales must be above 1"),
+        ({"held_out_prompts": ["red apple"], "held_out_seeds": [0]}, "held-out tasks must be new"),
+    ],
+)
+def test_refuses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PagoptError, match=message):
+        study(**changes)
+
+
+def test_the_shipped_studies_are_found_and_documented() -> None:
+    assert list(available_studies()) == SHIPPED
+    for name, path in available_studies().items():
+        text = path.read_text(encoding="utf-8")
+        assert f"pagopt search {name}" in text.partition("\nmodel" if name.startswith("sd3") else "\nstyle")[0]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_studies_are_valid(name: str) -> None:
+    data = yaml.safe_load(find_study(name).read_text(encoding="utf-8"))
+    if isinstance(data["reward"], list):
+        data["reward"] = [RewardSpec(**spec) for spec in data["reward"]]
+    data["watch"] = [RewardSpec(**spec) for spec in data.get("watch", [])]
+    made = Study(**data)
+    assert len(made.held_out_tasks()) >= 12
+    assert not {task.prompt for task in made.tasks()} & {task.prompt for task in made.held_out_tasks()}
+
+
+def test_the_paper_protocols_have_the_papers_numbers() -> None:
+    """paper.md's table: M, R, k, w, u, steps and the number of images of the search."""
+    quality = yaml.safe_load(find_study("sd3_quality").read_text(encoding="utf-8"))
+    assert len(quality["prompts"]) == len(quality["seeds"]) == 20
+    assert (quality["rounds"], quality["heads_per_round"], quality["strength"], quality["scale"]) == (1, 24, 0.25, 3.0)
+    assert len(quality["prompts"]) * 576 == 11_520
+    style = yaml.safe_load(find_study("sd3_golden_hour").read_text(encoding="utf-8"))
+    assert (style["rounds"], style["heads_per_round"], style["strength"], style["scale"]) == (5, 3, 1.0, 3.0)
+    assert len(style["prompts"]) * sum(576 - 3 * r for r in range(5)) == 14_250
+    assert quality["steps"] == style["steps"] == 20
+
+
+def test_an_unknown_study_names_the_nearest() -> None:
+    with pytest.raises(UnknownName, match=r"Did you mean 'glossy'\? Known: flat, glossy, ink"):
+        find_study("glosy")
+    with pytest.raises(StudyError, match=r"no study file mine\.yaml"):
+        find_study("mine.yaml")
