@@ -1,0 +1,105 @@
+"""The evaluator: recipes x tasks to scores, with nothing done twice and nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pagopt.errors import RewardError, StudyError
+from pagopt.evaluate import Evaluator, make_trainer
+from pagopt.models import load_pipeline
+from pagopt.recipe import Recipe
+from pagopt.render import Job, Renderer, Task
+from pagopt.reward import FunctionReward, load_reward
+from pagopt.store import Store
+
+TASKS = [Task("red apple", 0), Task("house", 1), Task("cat", 2)]
+RECIPES = [Recipe(scale=0.0), Recipe("L1.H0"), Recipe("L2.H1", strength=0.5)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "store") as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def renderer(tiny_model: Path) -> Renderer:
+    return Renderer(load_pipeline(str(tiny_model)), steps=2)
+
+
+def evaluator(renderer: Renderer, store: Store, *rewards: FunctionReward | str, batch_size: int = 4) -> Evaluator:
+    loaded = [load_reward(r) if isinstance(r, str) else r for r in rewards]
+    trainer = make_trainer(accelerator="cpu")
+    return Evaluator(renderer, {reward.name: reward for reward in loaded}, store, trainer, batch_size)
+
+
+def test_scores_are_those_of_the_images(renderer: Renderer, store: Store) -> None:
+    table = evaluator(renderer, store, "colorfulness", "brightness")(RECIPES, TASKS)
+    assert sorted(table) == ["brightness", "colorfulness"]
+    reward = load_reward("colorfulness")
+    for recipe, row in zip(RECIPES, table["colorfulness"], strict=True):
+        images = renderer.render([Job(recipe, task) for task in TASKS])
+        # A batch of another size may differ by one level in a few pixels.
+        np.testing.assert_allclose(row, reward(images, [task.prompt for task in TASKS]).numpy(), atol=0.2)
+
+
+def test_the_second_time_nothing_is_drawn_and_another_reward_costs_its_scoring(
+    renderer: Renderer, store: Store
+) -> None:
+    first = evaluator(renderer, store, "colorfulness")
+    table = first(RECIPES, TASKS)
+    assert first.images_generated == 9
+    calls: list[int] = []
+
+    def darkness(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        calls.append(len(images))
+        return [-float(np.asarray(image).mean()) for image in images]
+
+    second = evaluator(renderer, store, "colorfulness", FunctionReward(darkness, "darkness"))
+    again = second(RECIPES, TASKS)
+    assert second.images_generated == 0
+    assert sum(calls) == 9
+    np.testing.assert_array_equal(again["colorfulness"], table["colorfulness"])
+
+
+def test_recipes_that_do_nothing_share_one_image(renderer: Renderer, store: Store) -> None:
+    evaluate = evaluator(renderer, store, "brightness")
+    table = evaluate([Recipe(scale=0.0), Recipe("L0.H0", scale=0.0, cfg=1.0), Recipe("L0.H0", strength=0.0)], TASKS)
+    assert evaluate.images_generated == len(TASKS)
+    assert np.ptp(table["brightness"], axis=0).max() == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_the_batch_size_changes_no_score_to_speak_of(renderer: Renderer, store: Store, batch_size: int) -> None:
+    table = evaluator(renderer, store, "brightness", batch_size=batch_size)(RECIPES, TASKS)["brightness"]
+    expected = [
+        [load_reward("brightness")(renderer.render([Job(r, t)]), [t.prompt]).item() for t in TASKS] for r in RECIPES
+    ]
+    np.testing.assert_allclose(table, expected, atol=2e-3)
+
+
+def test_a_failing_reward_names_itself_the_prompt_and_the_file(renderer: Renderer, store: Store) -> None:
+    def moody(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        return [float("nan") if prompt == "house" else 1.0 for prompt in prompts]
+
+    evaluate = evaluator(renderer, store, "brightness", FunctionReward(moody, "moody"), batch_size=3)
+    with pytest.raises(RewardError, match="moody") as caught:
+        evaluate(RECIPES[:1], TASKS)
+    key = evaluate.keys(RECIPES[:1], TASKS)[0][1]
+    assert "'house'" in str(caught.value)
+    assert str(store.image_path(key)) in str(caught.value)
+    assert store.image_path(key).exists()
+    known = store.get_scores(load_reward("brightness").key(), evaluate.keys(RECIPES[:1], TASKS)[0])
+    assert len(known) == 3, "what the other reward has scored stays"
+
+
+def test_refuses_nothing(renderer: Renderer, store: Store) -> None:
+    with pytest.raises(StudyError, match="at least one recipe and one prompt"):
+        evaluator(renderer, store, "brightness")(RECIPES, [])
+    with pytest.raises(StudyError, match="batch_size must be at least 1"):
+        evaluator(renderer, store, "brightness", batch_size=0)
