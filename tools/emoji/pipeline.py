@@ -24,6 +24,8 @@ from transformers import (
     T5EncoderModel,
 )
 
+from tools.emoji.store import save_half
+
 __all__ = ["SHIFT", "Anatomy", "Denoiser", "assemble", "save"]
 
 SHIFT = 1.5
@@ -135,12 +137,9 @@ def assemble(denoiser: Denoiser, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -
 
 
 def save(pipeline: StableDiffusion3Pipeline, folder: Path) -> None:
-    """Write the pipeline folder.
-
-    The large parts are stored in half precision, which diffusers loads as float32. transformers would keep half
-    precision on loading, so its (small) parts are stored as they run.
-    """
+    """Write the pipeline folder: half precision on disk, float32 when loaded without further words."""
     pipeline.save_pretrained(folder, safe_serialization=True)
     for name in ("transformer", "vae"):
-        half = copy.deepcopy(getattr(pipeline, name)).half()
-        half.save_pretrained(folder / name, safe_serialization=True)
+        copy.deepcopy(getattr(pipeline, name)).half().save_pretrained(folder / name, safe_serialization=True)
+    for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+        save_half(getattr(pipeline, name), folder / name)

@@ -1,0 +1,146 @@
+"""The scorer: a small CLIP that judges pictures, also blurred and half-finished ones, by content and by style."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from tools.emoji.artwork import Artwork
+from tools.emoji.augment import shift_scale, to_unit
+from tools.emoji.captions import caption, name_of
+from tools.emoji.degrade import degrade
+from tools.emoji.imperfect import Bank
+from tools.emoji.store import save_half
+from tools.emoji.training import MovingAverage, Stage
+
+__all__ = ["ScorerStage", "build_scorer", "save_scorer"]
+
+
+def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 4, projection: int = 96) -> CLIPModel:
+    """A ViT on 8 x 8 patches of 64 x 64 pictures and a small text tower."""
+    tokens = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = CLIPConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 96,
+            "intermediate_size": 384,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "max_position_embeddings": tokenizer.model_max_length,
+            "projection_dim": projection,
+            **tokens,
+        },
+        vision_config={
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // 32,
+            "image_size": 64,
+            "patch_size": 8,
+            "projection_dim": projection,
+        },
+        projection_dim=projection,
+    )
+    model = CLIPModel(config)
+    nn.init.normal_(model.text_model.embeddings.token_embedding.weight, std=0.3)
+    nn.init.normal_(model.text_model.embeddings.position_embedding.weight, std=0.1)
+    return model
+
+
+class ScorerStage(Stage):
+    """Which content, which style, which of the captions in this batch: three cross-entropies, label-smoothed.
+
+    Half of the pictures are degraded artwork, half (if there is a bank) are the model's own imperfect pictures with
+    the label that they were made from. Held-out pairs never occur.
+    """
+
+    def __init__(
+        self,
+        artwork: Artwork,
+        held_out: list[tuple[int, int]],
+        tokenizer: CLIPTokenizer,
+        *,
+        bank: Bank | None,
+        steps: int,
+        batch: int = 64,
+        lr: float = 1e-3,
+        seed: int = 4,
+        model: CLIPModel | None = None,
+    ) -> None:
+        super().__init__(steps=steps, lr=lr, batch=batch, seed=seed, weight_decay=0.05)
+        self.artwork, self.bank, self.tokenizer = artwork, bank, tokenizer
+        self.names = [name_of(name) for name in artwork.names]
+        absent = set(held_out)
+        pairs = [(s, n) for s in range(len(artwork.styles)) for n in range(len(self.names)) if (s, n) not in absent]
+        self.pairs = torch.tensor(pairs)
+        torch.manual_seed(seed)
+        self.model = model or build_scorer(tokenizer)
+        self.average = MovingAverage(self.model)
+
+    def trained(self) -> nn.Module:
+        return self.model
+
+    def _texts(self, captions: list[str]) -> torch.Tensor:
+        encoded = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        features = self.model.get_text_features(encoded.input_ids.to(self.device)).pooler_output
+        return F.normalize(features, dim=-1)
+
+    def _pictures(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        own = self.batch // 2 if self.bank is not None else 0
+        rows = self.pairs[torch.randint(len(self.pairs), (self.batch - own,), generator=generator)]
+        real = shift_scale(to_unit(self.artwork.images[rows[:, 0], rows[:, 1]]), generator, shift=3, scale=(0.8, 1.1))
+        pictures, labels = [degrade(real, generator)], [rows]
+        if self.bank is not None:
+            chosen = torch.randint(len(self.bank.images), (own,), generator=generator)
+            pictures.append(degrade(to_unit(self.bank.images[chosen]), generator, strength=0.4))
+            labels.append(self.bank.labels[chosen])
+        return torch.cat(pictures), torch.cat(labels)
+
+    def loss(self, step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        pictures, labels = self._pictures(generator)
+        features = self.model.get_image_features(pictures.to(self.device)).pooler_output
+        features = F.normalize(features, dim=-1)
+        unique, which = torch.unique(labels, dim=0, return_inverse=True)
+        # Both orders of style and content are read alike.
+        styled = [
+            caption(self.artwork.styles[s], self.names[n], style_first=bool(i % 3))
+            for i, (s, n) in enumerate(unique.tolist())
+        ]
+        texts = self._texts([*self.names, *self.artwork.styles, *styled])
+        logits = self.model.logit_scale.exp().clamp(max=50) * features @ texts.T
+        count, styles = len(self.names), len(self.artwork.styles)
+        content, style, pair = logits.split([count, styles, len(styled)], dim=1)
+        labels, which = labels.to(self.device), which.to(self.device)
+        losses = {
+            "content": F.cross_entropy(content, labels[:, 1], label_smoothing=0.05),
+            "style": F.cross_entropy(style, labels[:, 0], label_smoothing=0.05),
+            "pair": F.cross_entropy(pair, which, label_smoothing=0.05),
+        }
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        self.average.update(self.model, self.global_step)
+
+
+def save_scorer(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write model, tokenizer and preprocessing to one folder that `CLIPModel.from_pretrained` reads."""
+    save_half(model, folder)
+    tokenizer.save_pretrained(folder)
+    size = {"height": 64, "width": 64}
+    processor = CLIPImageProcessor(
+        do_resize=True,
+        size={"shortest_edge": 64},
+        do_center_crop=True,
+        crop_size=size,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    processor.save_pretrained(folder)
