@@ -46,5 +46,5 @@ class Clip(Reward):
         try:
             model_folder("emoji")
         except PagoptError as error:
-            return f"the embedded scorer is not there: {error}"
+            return str(error)
         return ""

@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pagopt.errors import RewardError, UnknownName
+from pagopt.errors import PagoptError, RewardError, UnknownName
 from pagopt.reward import Reward
-from pagopt_rewards.clip import Clip
-from pagopt_rewards.encoder import Encoder
+from pagopt_rewards.encoder import Encoder, model_folder
 
 __all__ = ["Style"]
 
@@ -57,8 +56,12 @@ class Style(Reward):
 
     @classmethod
     def missing(cls) -> str:
-        """Whether the embedded scorer is there."""
-        return Clip.missing()
+        """Whether the embedded scorer and its styles are there."""
+        try:
+            _styles_of(model_folder("emoji"), "emoji")
+        except PagoptError as error:
+            return str(error)
+        return ""
 
     def _index(self, prompt: str, at: int) -> int:
         if self.style is not None:
