@@ -118,8 +118,8 @@ def show(results: Results, out: Path, drawn: str) -> None:
     console.print(table)
     console.print("p: paired t-test, one-sided: the found recipe is better than this method", style="dim")
     console.print()
-    console.print(f"recipe  {out / 'recipe.json'}\nreport  {out / 'report.html'}", highlight=False)
-    console.print(f"drawn   {drawn}", highlight=False)
+    for what, text in {"recipe": out / "recipe.json", "report": out / "report.html", "drawn": drawn}.items():
+        console.print(f"{what:8}{text}", highlight=False, soft_wrap=True)
 
 
 def _mean(values: tuple[float, ...]) -> str:
