@@ -1,4 +1,4 @@
-"""One resumable command that makes the embedded model: `python -m tools.emoji.train`.
+"""One resumable command that makes the embedded model: `python -m tools.emoji`.
 
 Every stage leaves its result in the build folder and is skipped when that is there; an interrupted training goes on
 from its last checkpoint.
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline
-from jsonargparse import auto_cli
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
@@ -180,7 +179,3 @@ def main(build: Build | None = None, only: list[str] | None = None) -> None:
         if name not in stages:
             raise ValueError(f"no stage {name!r}; there are {', '.join(stages)}")
         stages[name]()
-
-
-if __name__ == "__main__":
-    auto_cli(main, as_positional=False)

@@ -1,0 +1,99 @@
+"""Training on a tiny configuration with synthetic pictures: it runs, it resumes exactly, its shortcuts are exact."""
+
+import math
+
+import pytest
+import torch
+from diffusers.models.attention_processor import JointAttnProcessor2_0
+from transformers import CLIPTokenizer
+
+from tools.emoji.augment import reduce_area, shift_scale, to_unit
+from tools.emoji.denoiser import CountedPadding, DenoiserStage, training_times
+from tools.emoji.latents import held_out_pairs
+from tools.emoji.pipeline import Anatomy
+from tools.emoji.training import fit, rate
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+TINY = Anatomy(layers=2, heads=2, head_dim=16, text_width=24, text_heads=2, latent_channels=4, latent_size=8)
+
+
+@pytest.fixture
+def tokenizer():
+    letters = {"<|startoftext|>": 0, "<|endoftext|>": 1}
+    for letter in "abcdefghijklmnopqrstuvwxyz,":
+        letters[letter] = len(letters)
+        letters[letter + "</w>"] = len(letters)
+    return CLIPTokenizer(vocab=letters, merges=[], model_max_length=12)
+
+
+def stage(tokenizer, steps=4):
+    latents = torch.randn(2, 3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return DenoiserStage(
+        latents, ["ink", "flat"], ["cat", "dog", "red-bus"], [(0, 1)], tokenizer,
+        steps=steps, batch=4, anatomy=TINY, compiled=False,
+    )  # fmt: skip
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path):
+    whole, first, second = (stage(tokenizer) for _ in range(3))
+    assert fit(whole, tmp_path / "whole", quiet=True) == 4
+    assert fit(first, tmp_path / "parts", steps=2, quiet=True) == 2
+    assert fit(second, tmp_path / "parts", quiet=True) == 4
+    expected = whole.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in second.state_dict().items())
+    assert any(not torch.equal(value, expected[name]) for name, value in first.state_dict().items())
+
+
+def test_one_counted_row_equals_many_equal_rows(tokenizer):
+    model = stage(tokenizer).model
+    transformer = model.transformer.double()
+    for parameter in transformer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x, text, pooled = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 48), torch.randn(2, 48)
+    inputs = {
+        "hidden_states": x.double(),
+        "pooled_projections": pooled.double(),
+        "timestep": torch.tensor([1.0, 500.0]),
+    }
+    text = torch.nn.functional.pad(text.double(), (0, 0, 0, 1))
+    bias = torch.zeros(2, 1, 1, 16 + 6, dtype=torch.float64)
+    bias[..., -1] = math.log(7)
+    transformer.set_attn_processor(CountedPadding())
+    counted = transformer(encoder_hidden_states=text, joint_attention_kwargs={"padding": bias}, **inputs).sample
+    transformer.set_attn_processor(JointAttnProcessor2_0())
+    plain = transformer(encoder_hidden_states=torch.nn.functional.pad(text, (0, 0, 0, 6)), **inputs).sample
+    torch.testing.assert_close(counted, plain, rtol=1e-10, atol=1e-10)
+
+
+def test_held_out_pairs_are_few_and_spread():
+    pairs = held_out_pairs(5, 240)
+    assert pairs == held_out_pairs(5, 240)
+    assert len(pairs) == len({name for _, name in pairs}) == 60
+    assert all(sum(style == s for style, _ in pairs) == 12 for s in range(5))
+
+
+def test_held_out_pairs_never_occur_in_training(tokenizer):
+    assert [0, 1] not in stage(tokenizer).pairs.tolist()
+
+
+def test_the_rate_does_not_depend_on_the_end_before_the_decay():
+    assert [rate(s, 1000) for s in range(700)] == [rate(s, 5000) for s in range(700)]
+    assert rate(0, 1000) < rate(50, 1000) < rate(500, 1000) == 1.0
+    assert rate(999, 1000) < 0.05
+
+
+def test_times_are_shifted_towards_noise():
+    times = training_times(4000, torch.Generator().manual_seed(0))
+    assert times.min() > 0
+    assert times.max() < 1
+    assert times.median() > 0.55
+
+
+def test_moved_pictures_stay_on_white():
+    black = torch.zeros(4, 3, 128, 128, dtype=torch.uint8)
+    moved = shift_scale(to_unit(black), torch.Generator().manual_seed(0), shift=6, scale=(0.5, 0.6))
+    assert moved.shape == (4, 3, 64, 64)
+    assert torch.allclose(moved[:, :, 0, 0], torch.ones(4, 3))
+    assert moved[:, :, 32, 32].max() < -0.99
+    assert torch.allclose(reduce_area(to_unit(black)), -torch.ones(4, 3, 64, 64))
