@@ -77,6 +77,12 @@ def test_weights_are_checked(weight: float) -> None:
         RewardSpec("clip", weight)
 
 
+@pytest.mark.parametrize("args", [{1: 2}, ["by", 2], None])
+def test_args_are_names_with_values(args: object) -> None:
+    with pytest.raises(RewardError, match="the args of reward 'clip' are .*, not names with values"):
+        RewardSpec("clip", 1.0, args)  # type: ignore[arg-type]
+
+
 def test_an_objective_needs_a_reward() -> None:
     for terms in ([], "clip"):
         with pytest.raises(RewardError, match="a list of at least one reward"):

@@ -198,6 +198,8 @@ def test_a_function_in_a_file(write: Write) -> None:
     thrice = load_reward(f"{path}:warm", by=3)
     assert thrice([RED], [""]).tolist() == [765]
     assert thrice.name == f"{path}:warm"
+    named = write("def f(images, prompts, name): return [len(name)] * len(images)", "named.py")
+    assert load_reward(f"{named}:f", name="four")([RED], [""]).item() == 4
     assert thrice.describe()["arguments"] == {"by": 3}
 
 

@@ -70,7 +70,7 @@ def describe_rewards() -> list[RewardInfo]:
     return [_describe(name, point) for name, point in available_rewards().items()]
 
 
-def load_reward(name: str, **args: Any) -> Reward:
+def load_reward(name: str, /, **args: Any) -> Reward:
     """Make a reward.
 
     Args:

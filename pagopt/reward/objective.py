@@ -38,6 +38,10 @@ class RewardSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise RewardError("a reward needs a name; `pagopt rewards` lists them")
+        if not isinstance(self.args, Mapping) or not all(isinstance(key, str) for key in self.args):
+            raise RewardError(
+                f"the args of reward {self.name!r} are {self.args!r}, not names with values", reward=self.name
+            )
         if not math.isfinite(self.weight) or self.weight == 0:
             raise RewardError(
                 f"the weight of reward {self.name!r} is {self.weight}: it must be a finite number other "
