@@ -79,7 +79,7 @@ def test_weights_are_checked(weight: float) -> None:
 
 @pytest.mark.parametrize("args", [{1: 2}, ["by", 2], None])
 def test_args_are_names_with_values(args: object) -> None:
-    with pytest.raises(RewardError, match="the args of reward 'clip' are .*, not names with values"):
+    with pytest.raises(RewardError, match=r"the args of reward 'clip' are .*, not names with values"):
         RewardSpec("clip", 1.0, args)  # type: ignore[arg-type]
 
 
