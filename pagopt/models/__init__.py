@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import ConfigMixin, DiffusionPipeline
 
 from pagopt.errors import ModelError, UnknownName
 from pagopt.heads import HeadMap
@@ -41,6 +41,12 @@ ALIASES: dict[str, str] = {
     "sd3.5-large": "stabilityai/stable-diffusion-3.5-large",
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class _Configuration(ConfigMixin):  # type: ignore[misc]
+    """Any component's configuration, whatever its class."""
+
+    config_name = "config.json"
 
 
 def resolve_model(name: str) -> str:
@@ -120,7 +126,7 @@ def head_map_of(name: str) -> HeadMap:
     source = resolve_model(name)
     family = _family_of_index(source)
     try:
-        config: Any = ModelMixin.load_config(source, subfolder="transformer")
+        config: Any = _Configuration.load_config(source, subfolder="transformer")
     except Exception as error:
         raise _cannot_load(source, error) from error
     return family.head_map_from_config(config)
