@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tiny_sd3 import VARIANTS, make_pipeline, make_text_parts
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Models this small only wait for each other on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -76,15 +76,16 @@ def predict(transformer, recipes, latents, timestep, embeds, pooled):
         return model(latents, embeds, pooled, timestep.expand(len(latents)), return_dict=False)[0]
 
 
-def sample(pipe, recipes, steps, g, latents, prompt, negative=None):
+def sample(pipe, recipes, steps, g, latents, prompt, negative=None, begin=0):
     """Euler sampling of all rows by the equations alone; returns the final latents.
 
-    ``prompt`` and ``negative`` are (embeddings, pooled embeddings); ``g`` = 1 is no CFG.
+    ``prompt`` and ``negative`` are (embeddings, pooled embeddings); ``g`` = 1 is no CFG; img2img begins late.
     """
     pipe.scheduler.set_timesteps(steps)
     sigmas, timesteps = pipe.scheduler.sigmas, pipe.scheduler.timesteps
     nothing = [None] * len(recipes)
-    for i, timestep in enumerate(timesteps):
+    for i in range(begin, steps):
+        timestep = timesteps[i]
         cond = predict(pipe.transformer, nothing, latents, timestep, *prompt)
         perturbed = predict(pipe.transformer, recipes, latents, timestep, *prompt)
         velocity = cond.clone()
@@ -93,7 +94,7 @@ def sample(pipe, recipes, steps, g, latents, prompt, negative=None):
             velocity = uncond + g * (cond - uncond)
         for row, recipe in enumerate(recipes):
             start, stop = recipe.interval
-            if start <= i / steps < stop:
+            if start <= (i - begin) / (steps - begin) < stop:
                 velocity[row] += recipe.scale * (cond[row] - perturbed[row])
         latents = latents + (sigmas[i + 1] - sigmas[i]) * velocity
     return latents

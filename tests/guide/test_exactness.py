@@ -45,7 +45,7 @@ def recipes(draw, heads, steps):
 
 
 @pytest.mark.parametrize("variant", ["sd3", "qk_norm", "dual"])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_equals_explicit_maps_for_random_recipes(pipelines, variant, data):
     pipe, steps = pipelines[variant], 2

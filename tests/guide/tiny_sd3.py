@@ -34,13 +34,13 @@ class Euler64(FlowMatchEulerDiscreteScheduler):
         return (sample + step * model_output,)
 
 
-def make_transformer(layers=LAYERS, heads=HEADS, seed=0, **config):
+def make_transformer(layers=LAYERS, heads=HEADS, seed=0, channels=4, **config):
     torch.manual_seed(seed)
     model = SD3Transformer2DModel(
         sample_size=SIZE,
         patch_size=2,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         num_layers=layers,
         attention_head_dim=8,
         num_attention_heads=heads,
@@ -82,7 +82,7 @@ def make_text_parts(folder):
     return tokenizer, encoders
 
 
-def make_pipeline(text_parts, **config):
+def make_pipeline(text_parts, channels=4, **config):
     tokenizer, encoders = text_parts
     torch.manual_seed(3)
     vae = AutoencoderKL(
@@ -90,7 +90,7 @@ def make_pipeline(text_parts, **config):
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=channels,
         norm_num_groups=2,
         sample_size=16,
         shift_factor=0.06,
@@ -99,7 +99,7 @@ def make_pipeline(text_parts, **config):
         use_post_quant_conv=False,
     )
     pipe = StableDiffusion3Pipeline(
-        transformer=make_transformer(**config),
+        transformer=make_transformer(channels=channels, **config),
         scheduler=Euler64(shift=3.0),
         vae=vae.double().eval(),
         text_encoder=encoders[0],
