@@ -1,0 +1,98 @@
+"""A reward's key changes when its scores may, and not otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pagopt.errors import RewardError
+from pagopt.reward import FunctionReward, Reward, load_reward
+
+
+def redness(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+    return [image.getpixel((0, 0))[0] / 255 for image in images]
+
+
+@dataclasses.dataclass
+class Scaled(Reward):
+    """Redness, scaled.
+
+    More words.
+    """
+
+    by: float
+    names: Sequence[str] = ("a",)
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
+        return self.by * torch.tensor(redness(images, prompts))
+
+
+def test_arguments_are_known_however_a_reward_is_made() -> None:
+    made = [Scaled(2, names=["a"]), Scaled(by=2), Scaled(2, ("a",)), load_reward(f"{__name__}:Scaled", by=2)]
+    assert [reward.describe()["arguments"] for reward in made] == [{"by": 2, "names": ["a"]}] * 4
+    assert len({reward.key() for reward in made[:3]}) == 1
+    assert Scaled(3).key() != Scaled(2).key()
+    assert pickle.loads(pickle.dumps(made[0])).key() == made[0].key()
+    with pytest.raises(TypeError, match="by"):
+        Scaled()  # type: ignore[call-arg]
+
+
+def test_a_version_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Scaled(2).key()
+    monkeypatch.setattr(Scaled, "version", "2")
+    assert Scaled(2).key() != before
+
+
+def test_what_a_function_carries_is_in_its_key() -> None:
+    def make(by: Any) -> Callable[..., list[float]]:
+        return lambda images, prompts: [by for _ in images]
+
+    class Object:
+        def __init__(self, by: int) -> None:
+            self.by = by
+
+        def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[int]:
+            return [self.by for _ in images]
+
+        def method(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[int]:
+            return self(images, prompts)
+
+    ways: list[Callable[[int], Any]] = [
+        make,
+        Object,
+        lambda by: Object(by).method,
+        lambda by: functools.partial(redness, by=by),
+        lambda by: functools.partial(make(by), b=1),
+    ]
+    for way in ways:
+        keys = [FunctionReward(way(by), "mine").key() for by in (1, 1, 2)]
+        assert keys[0] == keys[1] != keys[2]
+    with pytest.raises(RewardError, match="carries is a object, so its scores cannot be told"):
+        FunctionReward(make(object())).key()
+    assert FunctionReward(make(object()), arguments={"by": "this"}).key()
+
+
+def test_code_typed_in_has_a_key() -> None:
+    keys = []
+    for number in (1, 1, 2):
+        space: dict[str, Any] = {"__name__": "nowhere"}
+        exec(f"def f(images, prompts): return [{number}]", space)
+        keys.append(FunctionReward(space["f"]).key())
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_plain_arguments_of_other_kinds_are_written_out() -> None:
+    names = [np.int64(3), Path("a/b"), torch.device("cpu"), torch.float32, {"x": (None, 1.5)}]
+    expected = [3, str(Path("a/b")), "cpu", "torch.float32", {"x": [None, 1.5]}]
+    assert Scaled(1, names).describe()["arguments"]["names"] == expected  # type: ignore[arg-type]
+    with pytest.raises(RewardError, match="scaled: 'by' is a Tensor"):
+        Scaled(torch.zeros(1)).key()  # type: ignore[arg-type]
