@@ -44,7 +44,6 @@ TABLES = (
 )
 KEY = re.compile(r"[0-9a-f]{64}")
 DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
-DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 PATIENCE = 60.0  # seconds to wait for another process's transaction
 CHUNK = 900  # keys in one query; older SQLite takes 999 variables
 KEPT = "What is finished is kept; run again to go on."
@@ -62,6 +61,7 @@ class Store:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.index = self.folder / "index.sqlite"
         self._connection: sqlite3.Connection | None = None
         self._process = 0
         with self._telling("open"):
@@ -88,11 +88,6 @@ class Store:
             TypeError, ValueError: If it is not JSON, or holds a number that is not finite.
         """
         return hashlib.sha256(_canonical(description).encode()).hexdigest()
-
-    @property
-    def index(self) -> Path:
-        """The SQLite file."""
-        return self.folder / "index.sqlite"
 
     def image_path(self, key: str) -> Path:
         """Where the image with this key is, or would be.
@@ -190,10 +185,8 @@ class Store:
     def counts(self) -> dict[str, int]:
         """How many there are: ``{"images": ..., "scores": ...}``."""
         with self._telling("read"):
-            return {
-                table: int(self._database().execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
-                for table in ("images", "scores")
-            }
+            query = "SELECT (SELECT COUNT(*) FROM images), (SELECT COUNT(*) FROM scores)"
+            return dict(zip(("images", "scores"), self._database().execute(query).fetchone(), strict=True))
 
     def close(self) -> None:
         """Let go of the index; the next use opens it again."""
@@ -265,8 +258,7 @@ class Store:
             raise self._problem(what, error) from error
 
     def _problem(self, what: str, error: OSError | sqlite3.Error) -> StoreError:
-        text = str(error)
-        number = error.errno if isinstance(error, OSError) else None
+        number, text = (error.errno, "") if isinstance(error, OSError) else (None, str(error))
         if number in {errno.ENOSPC, errno.EDQUOT} or "full" in text:
             advice = f"No space is left there. Free some, or move the folder to a larger disk. {KEPT}"
         elif number in {errno.EEXIST, errno.ENOTDIR}:
@@ -274,15 +266,12 @@ class Store:
         elif number in DENIED or "readonly" in text or "unable to open" in text:
             advice = f"It may not be written to. Change its permissions, or choose another folder. {KEPT}"
         elif "locked" in text or "busy" in text:
-            advice = f"Another process has held its index for {PATIENCE:.0f} seconds. {KEPT}"
+            advice = f"Another process held its index for {PATIENCE:.0f} seconds. {KEPT}"
         elif "malformed" in text or "not a database" in text:
-            advice = (
-                f"Its index is damaged. Move {self.index} away and run again: the images are found again, and "
-                "only their scores are computed anew."
-            )
+            advice = f"Its index is damaged. Move {self.index} away and run again: the images are found again."
         else:
             advice = KEPT
-        return StoreError(f"cannot {what} the store {self.folder}: {text}. {advice}")
+        return StoreError(f"cannot {what} the store {self.folder}: {error}. {advice}")
 
 
 @contextlib.contextmanager
@@ -290,11 +279,11 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
+        database.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
             database.execute("ROLLBACK")
         raise
-    database.execute("COMMIT")
 
 
 def _canonical(description: Mapping[str, Any]) -> str:

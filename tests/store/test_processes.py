@@ -89,7 +89,7 @@ def test_patience_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     holder = sqlite3.connect(store.index, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     store.close()
-    with pytest.raises(StoreError, match="Another process has held its index"):
+    with pytest.raises(StoreError, match="Another process held its index"):
         store.put_scores("clip", {KEY: 1.0})
     holder.close()
     store.put_scores("clip", {KEY: 1.0})
