@@ -29,7 +29,7 @@ SMALLEST_SIDE = 256
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = ArgumentParser(prog="pagopt generate", description=DESCRIPTION)
+    command = ArgumentParser(prog="pagopt generate", description=DESCRIPTION, allow_abbrev=False)
     command.add_argument("--recipe", type=Path | None, help="Recipe file, as `pagopt search` writes it.")
     command.add_argument("--prompt", type=str, required=True, help="What to draw.")
     command.add_argument("--seed", type=int, default=0, help="Seed of the initial noise.")

@@ -25,7 +25,7 @@ examples:
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = ArgumentParser(prog="pagopt heads", description=DESCRIPTION)
+    command = ArgumentParser(prog="pagopt heads", description=DESCRIPTION, allow_abbrev=False)
     command.add_argument("model", type=str, nargs="?", default="emoji", help="Name, folder or hub id.")
     return command
 

@@ -20,7 +20,7 @@ one number for each image, higher is better.
 
 def parser() -> ArgumentParser:
     """No options yet, but a help text."""
-    return ArgumentParser(prog="pagopt rewards", description=DESCRIPTION)
+    return ArgumentParser(prog="pagopt rewards", description=DESCRIPTION, allow_abbrev=False)
 
 
 def main(words: list[str]) -> None:

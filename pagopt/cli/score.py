@@ -27,7 +27,7 @@ examples:
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = ArgumentParser(prog="pagopt score", description=DESCRIPTION)
+    command = ArgumentParser(prog="pagopt score", description=DESCRIPTION, allow_abbrev=False)
     command.add_argument("images", type=Path, nargs="+", help="Image files.")
     command.add_argument(
         "--reward", type=str, required=True, help="Name, path/to/file.py:function, or package.module:Class."
@@ -48,7 +48,7 @@ def main(words: list[str]) -> None:
         print(json.dumps([{"image": str(p), "score": s} for p, s in zip(options.images, scores, strict=True)]))
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("image")
+    table.add_column("image", overflow="fold")
     table.add_column(reward.name, justify="right")
     for path, score in sorted(zip(options.images, scores, strict=True), key=lambda row: -row[1]):
         table.add_row(str(path), f"{score:.4f}")

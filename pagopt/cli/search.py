@@ -44,7 +44,9 @@ UNUSED = {
 def parser() -> ArgumentParser:
     """All options, typed; the study's come from :class:`pagopt.study.Study`, the trainer's from Lightning."""
     command = ArgumentParser(
-        prog="pagopt search", description=DESCRIPTION.format(studies=", ".join(available_studies()))
+        prog="pagopt search",
+        description=DESCRIPTION.format(studies=", ".join(available_studies())),
+        allow_abbrev=False,
     )
     command.add_argument("--config", action="config", help="Further YAML files; later ones win.")
     command.add_argument("--out", type=Path | None, help="Folder of the run. Default: runs/STUDY.")
@@ -64,7 +66,7 @@ def main(words: list[str]) -> None:
     file = find_study(name)
     command = parser()
     options = command.parse_args(["--config", str(file), *words[1:]])
-    study = command.instantiate_classes(options)
+    study = command.instantiate(options)
     fields = {key: getattr(study, key) for key in Study.__dataclass_fields__}
     out = options.out or Path("runs") / file.stem
     finished = (out / "results.json").exists()

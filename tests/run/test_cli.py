@@ -1,0 +1,185 @@
+"""The command line: what a user types, reads, and gets back."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pagopt.cli import COMMANDS, main
+from pagopt.recipe import Provenance, Recipe
+
+CPU = ["--trainer.accelerator", "cpu"]
+
+
+def picture(path: Path) -> Image.Image:
+    """Read an image, and close its file."""
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command."""
+    capsys.readouterr()
+    try:
+        status = main([str(word) for word in words])
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def recipe_file(folder: Path, recipe: Recipe, model: Path, fingerprint: str = "") -> Path:
+    recipe.save(folder / "recipe.json", Provenance(str(model), fingerprint, evidence={"steps": 2}))
+    return folder / "recipe.json"
+
+
+def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys)
+    assert status == 0
+    assert all(f"\n  {command}" in out for command in COMMANDS)
+    assert run(capsys, "--help") == (0, out, "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", run(capsys, "--version")[1])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0
+    assert f"usage: pagopt {command}" in out
+    if command == "search":
+        for word in ("flat, glossy, ink", "--heads_per_round", "--trainer.devices", "--reward", "goes on where"):
+            assert word in out
+
+
+def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "serach")
+    assert status == 2
+    assert "unknown command 'serach'. Did you mean 'search'?" in err
+
+
+def test_search_prints_what_it_found(capsys: pytest.CaptureFixture[str], study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["search", study_file, "--out", out, "--rounds", "1", "--compare_layers", "false", *CPU]
+    status, text, _ = run(capsys, *words)
+    assert status == 0
+    assert "on 3 prompts and seeds that the search never saw" in text
+    for row in ("no guidance", "CFG 2", "HeadHunter", str(out / "report.html"), "new images in"):
+        assert row in text
+    status, text, _ = run(capsys, *words)
+    assert status == 0
+    assert "nothing: this run was finished before" in text
+
+
+def test_search_refuses_in_one_line(capsys: pytest.CaptureFixture[str], study_file: Path, tmp_path: Path) -> None:
+    for words, message in (
+        (["flatt"], "unknown study 'flatt'. Did you mean 'flat'?"),
+        ([study_file, "--strength", "2"], "strength must be a number between 0 and 1"),
+        ([study_file, "--prompts", "[]"], "prompts is empty"),
+        ([study_file, "--heads", "L3.H0"], "unknown head 'L3.H0'"),
+        ([study_file, "--reward", "sharpnes"], "Did you mean 'sharpness'?"),
+        ([study_file, "--reward", f"{tmp_path}/none.py:f"], "cannot read"),
+    ):
+        status, _, err = run(capsys, "search", *words, "--out", tmp_path / "run", *CPU)
+        assert status == 2, words
+        assert message in err
+        assert "Traceback" not in err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_mistyped_option_is_refused(capsys: pytest.CaptureFixture[str], study_file: Path) -> None:
+    status, _, err = run(capsys, "search", study_file, "--round", "two")
+    assert status == 2
+    assert "--round" in err
+
+
+def test_a_users_reward_in_a_file(capsys: pytest.CaptureFixture[str], study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef redness(images, prompts):\n"
+        "    return [float(np.asarray(i)[..., 0].mean()) for i in images]\n"
+    )
+    words = ["--reward", f"{tmp_path / 'mine.py'}:redness", "--rounds", "1", "--out", tmp_path / "run"]
+    status, text, _ = run(capsys, "search", study_file, *words, "--compare_layers", "false", *CPU)
+    assert status == 0
+    assert "redness" in text
+
+
+def test_generate_draws_and_compares(capsys: pytest.CaptureFixture[str], tiny_model: Path, tmp_path: Path) -> None:
+    recipe = recipe_file(tmp_path, Recipe("L1.H0 L2.H1", scale=2.0, cfg=1.0), tiny_model)
+    words = ["generate", "--recipe", recipe, "--prompt", "flat, red apple", "--seed", "3", "--device", "cpu"]
+    status, out, err = run(capsys, *words, "--out", tmp_path / "a" / "one.png")
+    assert (status, out.strip()) == (0, str(tmp_path / "a" / "one.png"))
+    assert "not the model that the recipe was found on" in " ".join(err.split())
+    image = picture(tmp_path / "a" / "one.png")
+    assert image.size == (16, 16)
+    status, _, _ = run(capsys, *words, "--scale", "0", "--out", tmp_path / "plain.png")
+    assert status == 0
+    assert not np.array_equal(np.asarray(image), np.asarray(picture(tmp_path / "plain.png")))
+    status, _, _ = run(capsys, *words, "--compare", "--out", tmp_path / "two.png")
+    assert status == 0
+    sheet = picture(tmp_path / "two.png")
+    assert sheet.width > 2 * 256
+
+
+def test_generate_refuses_in_one_line(capsys: pytest.CaptureFixture[str], tiny_model: Path, tmp_path: Path) -> None:
+    recipe = recipe_file(tmp_path, Recipe("L9.H0"), tiny_model)
+    (tmp_path / "damaged.json").write_text('{"schema": 1, "rec')
+    base = ["generate", "--prompt", "cat", "--device", "cpu", "--out", tmp_path / "x.png"]
+    for words, message in (
+        ([*base, "--recipe", tmp_path / "none.json"], "there is no recipe file"),
+        ([*base, "--recipe", tmp_path / "damaged.json"], "is damaged"),
+        ([*base, "--recipe", recipe], "unknown head 'L9.H0'"),
+        ([*base, "--model", "sd4"], "unknown model 'sd4'"),
+        ([*base, "--model", tmp_path], "holds no diffusers pipeline"),
+        ([*base, "--model", tiny_model, "--steps", "0"], "steps must be at least 1"),
+        ([*base[:1], "--prompt", " ", *base[3:]], "the prompt is empty"),
+        ([*base[:-1], tmp_path / "x.jpg"], "must be a PNG file"),
+    ):
+        status, _, err = run(capsys, *words)
+        assert status == 2, words
+        assert message in err
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_score_prints_a_table_or_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, colour in (("white", "white"), ("black", "black")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+    files = ["black.png", "white.png"]
+    status, out, _ = run(capsys, "score", "--reward", "brightness", *files)
+    assert status == 0
+    assert out.index("white.png") < out.index("black.png"), "best first"
+    status, out, _ = run(capsys, "score", "--reward", "brightness", "--json", *files)
+    scores = json.loads(out)
+    assert [row["score"] for row in scores] == pytest.approx([0.0, 1.0])
+    (tmp_path / "text.png").write_text("no picture")
+    status, _, err = run(capsys, "score", "--reward", "brightness", tmp_path / "text.png")
+    assert status == 2
+    assert "cannot read" in err
+
+
+def test_transparent_files_are_scored_on_white(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "glass.png")
+    _, out, _ = run(capsys, "score", "--reward", "brightness", "--json", tmp_path / "glass.png")
+    assert json.loads(out)[0]["score"] == pytest.approx(1.0)
+
+
+def test_heads_reads_the_map(capsys: pytest.CaptureFixture[str], tiny_model: Path) -> None:
+    status, out, _ = run(capsys, "heads", tiny_model)
+    assert status == 0
+    assert "L0-2.H0-1" in out
+    assert "6 heads in 3 blocks" in out
+    assert "48 heads in 8 blocks" in run(capsys, "heads")[1]
+
+
+def test_rewards_lists_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "rewards")
+    assert status == 0
+    for name in ("brightness", "clip", "colorfulness", "sharpness", "style", "path/to/file.py:function"):
+        assert name in out
