@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -87,7 +87,7 @@ class Guidance:
             raise GuidanceError(f"guided() takes a whole pipeline, not a {type(pipe).__name__}")
         self.transformer: nn.Module = getattr(pipe.transformer, "_orig_mod", pipe.transformer)
         self._shared = isinstance(recipe, Recipe)
-        self._recipes = [recipe] if isinstance(recipe, Recipe) else list(recipe)
+        self._recipes = list(recipe) if isinstance(recipe, Iterable) else [recipe]
         self._heads = self._family.head_map(self.transformer)
         for item in self._recipes:
             if not isinstance(item, Recipe):

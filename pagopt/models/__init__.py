@@ -107,11 +107,13 @@ def load_pipeline(name: str, dtype: torch.dtype | None = None) -> Any:
         ModelError: If it cannot be loaded, or is of a family that is not supported.
     """
     source = resolve_model(name)
-    _family_of_index(source)
+    index = _read_index(source)
+    _family_in(index)
+    absent = {name: None for name, entry in index.items() if entry == [None, None]}  # saved without, such as no T5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         try:
-            return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, use_safetensors=True)
+            return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, use_safetensors=True, **absent)
         except Exception as error:
             raise _cannot_load(source, error) from error
 
@@ -124,7 +126,7 @@ def head_map_of(name: str) -> HeadMap:
         ModelError: If its configuration cannot be read, or its family is not supported.
     """
     source = resolve_model(name)
-    family = _family_of_index(source)
+    family = _family_in(_read_index(source))
     try:
         config: Any = _Configuration.load_config(source, subfolder="transformer")
     except Exception as error:
@@ -145,12 +147,16 @@ def scorer_folder(name: str) -> Path:
     return folder
 
 
-def _family_of_index(source: str) -> Family:
-    """Which family it is, before any weight is read."""
+def _read_index(source: str) -> dict[str, Any]:
     try:
-        index: Any = DiffusionPipeline.load_config(source)
+        index = DiffusionPipeline.load_config(source)
     except Exception as error:
         raise _cannot_load(source, error) from error
+    return {key: list(value) if isinstance(value, list | tuple) else value for key, value in dict(index).items()}
+
+
+def _family_in(index: dict[str, Any]) -> Family:
+    """Which family it is, before any weight is read."""
     pipeline = index.get("_class_name")
     for family in FAMILIES:
         if pipeline in family.pipelines:

@@ -1,0 +1,175 @@
+"""Guidance that cannot be applied, or would do nothing, says so."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import diffusers
+import pytest
+import torch
+from explicit_reference import ExplicitMap
+from tiny_sd3 import noise, run
+
+from pagopt.errors import GuidanceError, PagoptError
+from pagopt.guide import guided
+from pagopt.recipe import Recipe
+
+RECIPE = Recipe("L1.H0", strength=0.5)
+
+
+def refused(pipe, recipe, *words, **arguments):
+    """Run under the recipe; it must be refused with a text that has all the words."""
+    with pytest.raises(GuidanceError) as caught, guided(pipe, recipe):
+        run(pipe, ["a", "b"], **arguments)
+    for word in words:
+        assert word in str(caught.value), caught.value
+    assert isinstance(caught.value, PagoptError)
+
+
+def test_a_head_outside_the_model(pipe):
+    refused(pipe, Recipe("L30.H2"), "unknown head 'L30.H2'", "Did you mean 'L2.H2'", "9 heads in 3 blocks")
+    refused(pipe, Recipe("L1.H3"), "Did you mean 'L1.H2'", "L0.H0 to L2.H2")
+    refused(pipe, Recipe("L9.H0", scale=0.0), "unknown head")  # a plain recipe is read all the same
+
+
+def test_a_site_that_only_another_model_has(pipe, pipelines):
+    refused(pipe, Recipe("L0.attn2.H0"), "unknown head 'L0.attn2.H0'", "L0.H0")
+    refused(pipelines["dual"], Recipe("L2.attn2.H0"), "L0.attn2.H0 to L1.attn2.H2")
+
+
+def test_an_unknown_target(pipe):
+    refused(pipe, Recipe("L0.H0", target="identitty"), "unknown perturbation target", "Did you mean 'identity'")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_wrong_number_of_recipes(pipe, count):
+    refused(pipe, [RECIPE] * count, f"{count} recipes for 2 images", "num_images_per_prompt", g=2.0)
+    refused(pipe, [Recipe()] * count, f"{count} recipes for 2 images")
+
+
+def test_no_recipe_at_all(pipe):
+    refused(pipe, [], "empty list")
+    refused(pipe, "recipe.json", "Recipe.load")
+    refused(pipe, 3, "Recipe.load")
+
+
+def test_an_interval_without_a_step(pipe):
+    narrow = RECIPE.replace(interval=(0.1, 0.2))
+    refused(pipe, narrow, "[0.1, 0.2)", "none of the 4 sampling steps", "take more steps", steps=4)
+    with guided(pipe, narrow) as guidance:
+        run(pipe, ["a", "b"], steps=10)
+    assert guidance.steps == 1
+
+
+def test_nested_guidance(pipe):
+    with guided(pipe, RECIPE):
+        refused(pipe, RECIPE, "under guidance already")
+        run(pipe, ["a"])
+    shares = diffusers.StableDiffusion3Img2ImgPipeline(**pipe.components)
+    with guided(pipe, RECIPE):
+        refused(shares, RECIPE, "under guidance already")
+        run(pipe, ["a"])
+
+
+def test_pipelines_of_other_families(pipe):
+    class FluxPipeline:
+        transformer = None
+
+    refused(FluxPipeline(), RECIPE, "FluxPipeline", "FLUX is to come", "StableDiffusion3Pipeline")
+    scheduler, unet = diffusers.DDPMScheduler(), torch.nn.Linear(1, 1)
+    refused(diffusers.DDPMPipeline(unet, scheduler), RECIPE, "DDPMPipeline", "no supported family")
+    refused(pipe.transformer, RECIPE, "whole pipeline")
+
+
+def test_a_processor_set_by_somebody_else(pipe):
+    own = copy.deepcopy(pipe)
+    own.transformer.transformer_blocks[1].attn.processor = ExplicitMap()
+    refused(own, RECIPE, "attn of block L1", "ExplicitMap", "JointAttnProcessor2_0")
+    with guided(own, Recipe("L0.H0")):  # other blocks are not concerned
+        run(own, ["a"])
+
+
+def test_a_processor_replaced_between_the_steps(pipe):
+    own = copy.deepcopy(pipe)
+
+    def replace(pipe, step, timestep, tensors):
+        pipe.transformer.transformer_blocks[1].attn.processor = ExplicitMap()
+        return tensors
+
+    refused(own, RECIPE, "ExplicitMap", callback_on_step_end=replace)
+
+
+def test_a_site_that_is_never_reached(pipe):
+    own = copy.deepcopy(pipe)
+    block = own.transformer.transformer_blocks[1]
+    block.forward = lambda hidden_states, encoder_hidden_states, **ignored: (encoder_hidden_states, hidden_states)
+    refused(own, RECIPE, "attn of block L1 was never reached")
+
+
+def test_values_that_cannot_be_seen(pipe):
+    own = copy.deepcopy(pipe)
+    attention = own.transformer.transformer_blocks[1].attn
+
+    class JointAttnProcessor2_0:  # says so, but goes round the modules
+        def __call__(self, attn, hidden_states, encoder_hidden_states, **ignored):
+            return attn.to_out[0](hidden_states), attn.to_add_out(encoder_hidden_states)
+
+    attention.processor = JointAttnProcessor2_0()
+    refused(own, RECIPE, "attn of block L1", "no values")
+
+
+def test_a_perturbation_without_any_effect(pipe):
+    own = copy.deepcopy(pipe)
+    for projection in (own.transformer.transformer_blocks[1].attn.to_out[0],):
+        projection.weight.data.zero_()
+    own.transformer.transformer_blocks[1].attn.to_add_out.weight.data.zero_()
+    refused(own, [Recipe("L0.H0"), RECIPE], "L1.H0", "strength 0.5", "image 1", "changes nothing")
+    own = copy.deepcopy(pipe).to(torch.bfloat16)
+    tiny = Recipe("L2.H0", strength=1e-30)
+    refused(own, tiny, "bfloat16", "larger strength", latents=noise(2).bfloat16())
+
+
+def test_another_pipeline_called_inside(pipe):
+    never_ran = diffusers.StableDiffusion3Img2ImgPipeline(**pipe.components)
+    with pytest.raises(GuidanceError, match="not by the pipeline that is guided"), guided(never_ran, RECIPE):
+        run(pipe, ["a"])
+
+
+def test_a_timestep_that_is_not_in_the_schedule(pipe):
+    run(pipe, ["a"])
+    embeds, _, pooled, _ = pipe.encode_prompt(["a"], None, None, max_sequence_length=2)
+    with pytest.raises(GuidanceError, match="timestep 123, which is not in the schedule"), guided(pipe, RECIPE):
+        pipe.transformer(noise(1), embeds, pooled, torch.tensor([123.0]))
+
+
+def test_rows_that_are_no_halves(pipe):
+    run(pipe, ["a"], g=2.0)
+    embeds, _, pooled, _ = pipe.encode_prompt(["a"], None, None, max_sequence_length=2)
+    with pytest.raises(GuidanceError, match="1 rows cannot be halves"), guided(pipe, RECIPE):
+        pipe.transformer(noise(1), embeds, pooled, pipe.scheduler.timesteps[:1])
+
+
+def test_a_block_in_which_nothing_ran(pipe):
+    with pytest.raises(GuidanceError, match="never called inside"), guided(pipe, RECIPE):
+        pass
+    with guided(pipe, Recipe()):
+        pass
+    with pytest.raises(ZeroDivisionError), guided(pipe, RECIPE):  # the cause goes first
+        _ = 1 / 0
+
+
+def test_another_guidance_scale_than_the_recipe_was_made_for(pipe):
+    recipe = RECIPE.replace(cfg=2.0)
+    with (
+        pytest.warns(UserWarning, match="guidance_scale=2, but the pipeline runs with 1") as caught,
+        guided(pipe, recipe),
+    ):
+        run(pipe, ["a"], g=1.0)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with guided(pipe, recipe):
+            run(pipe, ["a"], g=2.0)
+        with guided(pipe, [Recipe(cfg=1.0), RECIPE]):
+            run(pipe, ["a", "b"], g=0.0)

@@ -1,0 +1,165 @@
+"""Finding, loading and telling apart models."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from tiny_sd3 import noise
+
+import pagopt.models as models
+from pagopt.errors import ModelError, UnknownName
+from pagopt.heads import Head, HeadMap, Site
+from pagopt.models import family_of, fingerprint, head_map_of, load_pipeline, resolve_model, scorer_folder
+
+
+@pytest.fixture(scope="module")
+def stock(pipelines):
+    """The pipelines with a scheduler that diffusers can load again."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return {
+        name: StableDiffusion3Pipeline(**(pipe.components | {"scheduler": scheduler}))
+        for name, pipe in pipelines.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def folders(stock, tmp_path_factory):
+    base = tmp_path_factory.mktemp("models")
+    for name, pipe in stock.items():
+        pipe.save_pretrained(base / name)
+    return base
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No test may ask the network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def test_names(tmp_path, folders):
+    assert resolve_model("sd3-medium") == "stabilityai/stable-diffusion-3-medium-diffusers"
+    assert resolve_model("someone/their-model") == "someone/their-model"
+    assert resolve_model(str(folders / "sd3")) == str(folders / "sd3")
+    with pytest.raises(UnknownName, match=r"unknown model 'sd3-medum'. Did you mean 'sd3-medium'"):
+        resolve_model("sd3-medum")
+    with pytest.raises(UnknownName, match="emoji, sd3-medium"):
+        resolve_model("/no/such/folder")
+    with pytest.raises(ModelError, match=r"no model_index\.json"):
+        resolve_model(str(tmp_path))
+
+
+def test_the_embedded_model_is_named_when_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(models.ALIASES, "emoji", str(tmp_path / "gone"))
+    with pytest.raises(ModelError, match="make emoji"):
+        resolve_model("emoji")
+
+
+def test_scorers(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert scorer_folder(str(tmp_path)) == tmp_path
+    with pytest.raises(UnknownName, match=r"unknown scorer 'emojy'\. Did you mean 'emoji'"):
+        scorer_folder("emojy")
+
+
+@pytest.mark.parametrize("variant", ["sd3", "qk_norm", "dual"])
+def test_loading_what_was_saved(folders, stock, variant):
+    loaded = load_pipeline(str(folders / variant), dtype=torch.float64)
+    original = stock[variant]
+    assert type(loaded) is type(original)
+    for name, tensor in original.transformer.state_dict().items():
+        assert torch.equal(loaded.transformer.state_dict()[name], tensor)
+    inputs = (noise(1), torch.ones(1, 4, 32).double(), torch.ones(1, 16).double(), torch.tensor([500.0]))
+    with torch.no_grad():
+        assert torch.equal(loaded.transformer(*inputs).sample, original.transformer(*inputs).sample)
+
+
+def test_head_maps(folders, pipelines):
+    expected = {
+        "sd3": [(0, "attn"), (1, "attn"), (2, "attn")],
+        "dual": [(0, "attn"), (0, "attn2"), (1, "attn"), (1, "attn2"), (2, "attn")],
+    }
+    for variant, sites in expected.items():
+        pipe = pipelines[variant]
+        family = family_of(pipe)
+        wanted = HeadMap(tuple(Site(block, name, 3) for block, name in sites))
+        assert family.head_map(pipe.transformer) == wanted
+        assert head_map_of(str(folders / variant)) == wanted
+        assert [site.key for site in family.attentions(pipe.transformer)] == sites
+        assert family_of(pipe.transformer) is family
+    assert Head(1, 2, "attn2") in head_map_of(str(folders / "dual"))
+
+
+def test_the_published_configurations():
+    """Stable Diffusion 3 medium has 24 x 24 heads (paper); 3.5-medium has a second site in its first 13 blocks."""
+    family = models.FAMILIES[0]
+    medium = family.head_map_from_config({"num_layers": 24, "num_attention_heads": 24})
+    assert (len(medium), medium.blocks) == (576, 24)
+    dual = {"num_layers": 24, "num_attention_heads": 24, "dual_attention_layers": list(range(13))}
+    assert len(family.head_map_from_config(dual)) == 576 + 13 * 24
+
+
+@pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusionPipeline", ["their_code", "Pipeline"], None])
+def test_other_families_are_refused_before_anything_is_loaded(tmp_path, pipeline):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    for load in (load_pipeline, head_map_of):
+        with pytest.raises(ModelError, match="no supported family") as caught:
+            load(str(tmp_path))
+        assert "StableDiffusion3Pipeline" in str(caught.value)
+        assert ("FLUX is to come" in str(caught.value)) == (pipeline == "FluxPipeline")
+
+
+def test_damaged_folders(tmp_path, folders):
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot load the model"):
+        load_pipeline(str(tmp_path))
+    (tmp_path / "model_index.json").write_text((folders / "sd3" / "model_index.json").read_text())
+    with pytest.raises(ModelError, match="cannot load the model"):
+        load_pipeline(str(tmp_path))
+    with pytest.raises(ModelError, match="cannot load the model"):
+        head_map_of(str(tmp_path))
+
+
+def test_weights_that_are_pickles_are_not_read(tmp_path, folders, pipelines):
+    shutil.copytree(folders / "sd3", tmp_path / "pickled")
+    weights = tmp_path / "pickled" / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    torch.save(pipelines["sd3"].transformer.state_dict(), weights.with_suffix(".bin"))
+    with pytest.raises(ModelError, match="cannot load the model"):
+        load_pipeline(str(tmp_path / "pickled"))
+
+
+def test_a_hub_model_without_the_hub():
+    with pytest.raises(ModelError, match="needs network access"):
+        load_pipeline("someone/their-model")
+
+
+def test_the_fingerprint_stays(folders, stock):
+    for variant, pipe in stock.items():
+        name = fingerprint(pipe)
+        assert len(name) == 32
+        assert int(name, 16) >= 0
+        assert fingerprint(load_pipeline(str(folders / variant), dtype=torch.float64)) == name
+    assert len({fingerprint(pipe) for pipe in stock.values()}) == 3
+
+
+def test_the_fingerprint_changes_with_whatever_changes_images(pipe):
+    names = {fingerprint(pipe)}
+    own = copy.deepcopy(pipe)
+    own.transformer.proj_out.bias.data[0] += 1e-9
+    names.add(fingerprint(own))
+    own.scheduler.register_to_config(shift=2.0)
+    names.add(fingerprint(own))
+    own.tokenizer.model_max_length = 5
+    names.add(fingerprint(own))
+    names.add(fingerprint(own.to(torch.float32)))
+    assert len(names) == 5
+    own.transformer.to("meta")
+    with pytest.raises(ModelError, match="before offloading"):
+        fingerprint(own)
