@@ -210,15 +210,13 @@ def expand_heads(which: str | Head | Iterable[str | Head]) -> list[Head]:
 
 
 def _words(which: str | Head | Iterable[str | Head]) -> Iterator[str | Head]:
-    if isinstance(which, str):
-        yield from which.split()
-    elif isinstance(which, Head):
-        yield which
-    else:
-        for item in which:
-            if not isinstance(item, str | Head):
-                raise RecipeError(f"{item!r} is no head: use text such as 'L12.H7'")
-            yield from _words(item)
+    for item in [which] if isinstance(which, str | Head) or not isinstance(which, Iterable) else which:
+        if isinstance(item, str):
+            yield from item.split()
+        elif isinstance(item, Head):
+            yield item
+        else:
+            raise RecipeError(f"{item!r} is no head: use text such as 'L12.H7'")
 
 
 def _numbers(text: str, word: str) -> list[int]:
