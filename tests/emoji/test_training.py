@@ -7,9 +7,9 @@ import torch
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 from transformers import CLIPTokenizer
 
+from tools.emoji.artwork import concepts, held_out
 from tools.emoji.augment import reduce_area, shift_scale, to_unit
 from tools.emoji.denoiser import CountedPadding, DenoiserStage, training_times
-from tools.emoji.latents import held_out_pairs
 from tools.emoji.pipeline import Anatomy
 from tools.emoji.training import fit, rate
 
@@ -67,10 +67,11 @@ def test_one_counted_row_equals_many_equal_rows(tokenizer):
 
 
 def test_held_out_pairs_are_few_and_spread():
-    pairs = held_out_pairs(5, 240)
-    assert pairs == held_out_pairs(5, 240)
-    assert len(pairs) == len({name for _, name in pairs}) == 60
-    assert all(sum(style == s for style, _ in pairs) == 12 for s in range(5))
+    names = concepts()
+    pairs = held_out(names)
+    assert len(pairs) == len({name for _, name in pairs}) >= 0.04 * 5 * len(names)
+    assert {style for style, _ in pairs} == set(range(5))
+    assert held_out(["red-apple"]) == []
 
 
 def test_held_out_pairs_never_occur_in_training(tokenizer):

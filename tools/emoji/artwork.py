@@ -26,6 +26,7 @@ __all__ = [
     "Artwork",
     "IconSet",
     "concepts",
+    "held_out",
     "install",
     "load",
     "render",
@@ -33,6 +34,7 @@ __all__ = [
 
 HERE = Path(__file__).parent
 CONCEPTS_FILE = HERE / "concepts.txt"
+HELD_OUT_FILE = HERE / "held_out.txt"
 RENDER_SIZE = 128
 
 
@@ -73,6 +75,13 @@ def concepts(limit: int | None = None) -> list[str]:
     if limit is None or limit >= len(names):
         return names
     return [names[int(i * len(names) / limit)] for i in range(limit)]
+
+
+def held_out(names: list[str]) -> list[tuple[int, int]]:
+    """The (style, name) index pairs in `held_out.txt` that concern these names; no training ever sees them."""
+    lines = [line.split() for line in HELD_OUT_FILE.read_text().splitlines() if not line.startswith("#")]
+    styles = list(STYLES)
+    return [(styles.index(style), names.index(name)) for style, name in lines if name in names]
 
 
 def install() -> Path:

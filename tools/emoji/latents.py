@@ -8,15 +8,7 @@ from diffusers import AutoencoderKL
 from tools.emoji.artwork import Artwork
 from tools.emoji.augment import reduce_area, shift_scale, to_unit
 
-__all__ = ["encode_variants", "held_out_pairs"]
-
-
-def held_out_pairs(styles: int, names: int, *, share: float = 0.05, seed: int = 20) -> list[tuple[int, int]]:
-    """(style, name) pairs that are never trained on: every style loses equally many, no name loses two."""
-    generator = torch.Generator().manual_seed(seed)
-    count = round(share * styles * names)
-    order = torch.randperm(names, generator=generator)[:count].tolist()
-    return sorted((i % styles, name) for i, name in enumerate(order))
+__all__ = ["encode_variants"]
 
 
 @torch.inference_mode()

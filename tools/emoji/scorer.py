@@ -20,7 +20,7 @@ from tools.emoji.training import MovingAverage, Stage
 __all__ = ["ScorerStage", "build_scorer", "save_scorer"]
 
 
-def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 4, projection: int = 96) -> CLIPModel:
+def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 96, layers: int = 4, projection: int = 96) -> CLIPModel:
     """A ViT on 8 x 8 patches of 64 x 64 pictures and a small text tower."""
     tokens = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -35,6 +35,7 @@ def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 4,
             "num_hidden_layers": 2,
             "num_attention_heads": 3,
             "max_position_embeddings": tokenizer.model_max_length,
+            "hidden_act": "gelu",
             "projection_dim": projection,
             **tokens,
         },
@@ -45,6 +46,7 @@ def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 4,
             "num_attention_heads": width // 32,
             "image_size": 64,
             "patch_size": 8,
+            "hidden_act": "gelu",
             "projection_dim": projection,
         },
         projection_dim=projection,
@@ -114,13 +116,18 @@ class ScorerStage(Stage):
             caption(self.artwork.styles[s], self.names[n], style_first=bool(i % 3))
             for i, (s, n) in enumerate(unique.tolist())
         ]
-        texts = self._texts([*self.names, *self.artwork.styles, *styled])
+        # Of the contents that are not in this batch, a sample is enough.
+        present, content_label = torch.unique(labels[:, 1], return_inverse=True)
+        others = [n for n in torch.randperm(len(self.names), generator=generator).tolist() if n not in present]
+        shown = [*present.tolist(), *others[: self.batch - len(present)]]
+        contents = [self.names[n] for n in shown]
+        texts = self._texts([*contents, *self.artwork.styles, *styled])
         logits = self.model.logit_scale.exp().clamp(max=50) * features @ texts.T
-        count, styles = len(self.names), len(self.artwork.styles)
+        count, styles = len(contents), len(self.artwork.styles)
         content, style, pair = logits.split([count, styles, len(styled)], dim=1)
-        labels, which = labels.to(self.device), which.to(self.device)
+        labels, which, content_label = (x.to(self.device) for x in (labels, which, content_label))
         losses = {
-            "content": F.cross_entropy(content, labels[:, 1], label_smoothing=0.05),
+            "content": F.cross_entropy(content, content_label, label_smoothing=0.05),
             "style": F.cross_entropy(style, labels[:, 0], label_smoothing=0.05),
             "pair": F.cross_entropy(pair, which, label_smoothing=0.05),
         }

@@ -21,7 +21,7 @@ from tools.emoji.augment import reduce_area, to_unit
 from tools.emoji.autoencoder import AutoencoderStage, build_autoencoder, measure_latents, psnr
 from tools.emoji.denoiser import DenoiserStage
 from tools.emoji.imperfect import Bank, make_bank
-from tools.emoji.latents import encode_variants, held_out_pairs
+from tools.emoji.latents import encode_variants
 from tools.emoji.pipeline import Anatomy, Denoiser, assemble, save
 from tools.emoji.scorer import ScorerStage, build_scorer, save_scorer
 from tools.emoji.store import average_of
@@ -56,7 +56,7 @@ class Build:
     concepts: int | None = None
     autoencoder_images: int = 22_400
     images_seen: int = 230_400
-    variants: int = 12
+    variants: int = 6
     bank: int = 6_400
     scorer_images: int = 51_200
     batch: int = 64
@@ -79,7 +79,7 @@ class Build:
     @cached_property
     def held_out(self) -> list[tuple[int, int]]:
         """(style, concept) pairs that are never trained on."""
-        return held_out_pairs(len(self.chosen.styles), len(self.chosen.names))
+        return artwork.held_out(self.chosen.names)
 
     @cached_property
     def tokenizer(self) -> CLIPTokenizer:
@@ -138,7 +138,7 @@ class Build:
             "styles": styles,
             "concepts": names,
             "held_out_pairs": [[styles[s], names[n]] for s, n in self.held_out],
-            "recommended": {"steps": 12, "guidance_scale": 2.0, "max_sequence_length": 12},
+            "recommended": {"steps": 12, "guidance_scale": 2.0, "max_sequence_length": 1},
         }
         (self.model / "styles.json").write_text(json.dumps(facts, indent=1) + "\n")
 

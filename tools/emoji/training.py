@@ -114,5 +114,5 @@ def fit(stage: Stage, folder: Path, *, steps: int | None = None, every: int = 50
     trainer.fit(stage, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    trainer.save_checkpoint(last)
+    trainer.save_checkpoint(last, weights_only=False)
     return trainer.global_step
