@@ -97,6 +97,11 @@ class Guidance:
         if not self._recipes:
             raise GuidanceError("guided() got an empty list of recipes: give one for each image")
         self._plain = all(item.is_plain for item in self._recipes)
+        if not self._plain and any(_is_compiled(module) for module in (pipe.transformer, *self.transformer.modules())):
+            raise GuidanceError(
+                "the transformer is compiled, and compiled code does not run the hooks of this version of pagopt: "
+                "load the pipeline again without torch.compile"
+            )
         used = {(head.block, head.site) for item in self._recipes for head in item.heads}
         sites = () if self._plain else self._family.attentions(self.transformer)
         self._attentions = [site for site in sites if site.key in used]
@@ -143,7 +148,7 @@ class Guidance:
         if not self._plain and not self.calls:
             raise GuidanceError(
                 "nothing was guided: the transformer of this pipeline was never called inside the `with` block "
-                "(was another pipeline called, or had the transformer been compiled before the block?)"
+                "(was another pipeline called?)"
             )
 
     # What follows runs inside the transformer's forward, in this order.
@@ -284,3 +289,7 @@ class Guidance:
                     "take a larger strength or other heads"
                 )
             self._effective.add(row - self._offset)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None

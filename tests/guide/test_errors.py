@@ -107,6 +107,15 @@ def test_a_site_that_is_never_reached(pipe):
     refused(own, RECIPE, "attn of block L1 was never reached")
 
 
+def test_compiled_transformers(pipe):
+    own = copy.deepcopy(pipe)
+    own.transformer.transformer_blocks[2].compile(backend="eager")
+    refused(own, RECIPE, "the transformer is compiled", "without torch.compile")
+    own = copy.deepcopy(pipe)
+    own.transformer = torch.compile(own.transformer, backend="eager")
+    refused(own, RECIPE, "the transformer is compiled")
+
+
 def test_values_that_cannot_be_seen(pipe):
     own = copy.deepcopy(pipe)
     attention = own.transformer.transformer_blocks[1].attn
