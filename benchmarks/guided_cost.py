@@ -1,4 +1,4 @@
-"""What guidance costs: images per second of the embedded model, unguided, with one head a row, and with all blocks twice.
+"""What guidance costs on the embedded model: unguided, with one head a row, and with all blocks evaluated twice.
 
 Prints ratios measured in one run, each the median over rounds in which all variants take turns.
 
@@ -57,14 +57,15 @@ def main() -> None:
         "unguided, twice the rows": [PLAIN] * (2 * options.batch),
     }
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for name, recipes in variants.items():
+    for recipes in variants.values():
         seconds(renderer, recipes)  # warm-up
     for _ in range(options.rounds):
         for name, recipes in variants.items():
             times[name].append(seconds(renderer, recipes))
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, float32, torch "
-        f"{torch.__version__}, {options.batch} rows of 64 x 64 pixels, {options.steps} steps, median of {options.rounds}"
+        f"{torch.__version__}, {options.batch} rows of 64 x 64 pixels, {options.steps} steps, median of "
+        f"{options.rounds} rounds"
     )
     base = times["unguided"]
     for name, recipes in variants.items():
