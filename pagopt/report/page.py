@@ -59,7 +59,7 @@ def _context(results: Results, image: Callable[[str], Image.Image]) -> dict[str,
         "maps": _maps(results),
         "guards": checks,
         "guard_warning": guards.warning(checks),
-        "recipe": json.dumps(rows[-1].recipe.to_dict(), indent=2),
+        "recipe": _one_key_a_line(rows[-1].recipe.to_dict()),
         "duration": _duration(results.seconds),
         "light_colours": Markup(diverging_css(dark=False)),
         "dark_colours": Markup(diverging_css(dark=True)),
@@ -135,6 +135,11 @@ def _maps(results: Results) -> dict[str, Any]:
             }
         )
     return {"rounds": rounds, "legend": scoremap.draw_legend(limit)}
+
+
+def _one_key_a_line(data: dict[str, Any]) -> str:
+    lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in data.items())
+    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def _duration(seconds: float) -> str:

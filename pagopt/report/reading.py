@@ -110,10 +110,10 @@ def objective_name(objective: Iterable[Mapping[str, Any]]) -> str:
 
 
 def reward_name(item: Mapping[str, Any]) -> str:
-    """A reward and the values of its simple arguments: ``style:flat``. A file's path is cut to the file's name."""
-    name = str(item.get("name", "reward")).rsplit("/", 1)[-1]
+    """A reward and its simple arguments: ``style:flat``. Of a path or an import path only the last part is left."""
+    name = str(item.get("name", "reward")).rsplit("/", 1)[-1].rsplit(":", 1)[-1]
     values = [str(value) for value in dict(item.get("args") or {}).values() if isinstance(value, str | int | float)]
-    return ":".join([name, *values])
+    return ":".join([name, *(value.rsplit("/", 1)[-1] for value in values)])
 
 
 def decimals(errors: Iterable[float]) -> int:

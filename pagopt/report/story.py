@@ -52,6 +52,8 @@ def _verdict(test: PairedTest | None) -> str:
 
 def _headline(results: Results, base: Row, found: Row, verdict: str) -> str:
     places = decimals([base.objective.se, found.objective.se])
+    if base.test:
+        places = max(places, decimals([base.test.se]))
     before, after = number(base.objective.mean, places), number(found.objective.mean, places)
     name, count = objective_name(results.objective), len(results.held_out_tasks)
     where = f"on {count} prompts and seeds"

@@ -120,4 +120,6 @@ def test_numbers_in_words() -> None:
 
 def test_an_objective_has_a_short_name() -> None:
     terms = [{"name": "style", "args": {"style": "flat"}}, {"name": "/a/b/mine.py:f", "weight": 0.5, "args": {}}]
-    assert objective_name(terms) == "style:flat + 0.5 \N{MULTIPLICATION SIGN} mine.py:f"
+    assert objective_name(terms) == "style:flat + 0.5 \N{MULTIPLICATION SIGN} f"
+    assert objective_name([{"name": "clip", "args": {"model": "org/PickScore_v1"}}]) == "clip:PickScore_v1"
+    assert objective_name([{"name": "pack.age:Colour"}]) == "Colour"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 from synthetic import make_results, painter
 
+from pagopt.recipe import Recipe
 from pagopt.report import write_report
 from pagopt.results import Results
 
@@ -92,6 +95,14 @@ def test_sections_come_in_the_order_of_importance(written: tuple[str, Page]) -> 
     assert set(names) <= set(identifiers)
 
 
+def test_the_recipe_can_be_copied(written: tuple[str, Page]) -> None:
+    text, _ = written
+    blocks = [html.unescape(block) for block in re.findall(r"<pre[^>]*><code>(.*?)</code></pre>", text, re.DOTALL)]
+    (block,) = [block for block in blocks if block.startswith("{")]
+    assert Recipe.from_dict(json.loads(block)) == make_results().recipe
+    compile(blocks[0], "snippet", "exec")
+
+
 def test_nothing_is_loaded_from_anywhere(written: tuple[str, Page]) -> None:
     text, page = written
     for _, attributes in page.elements:
@@ -108,7 +119,7 @@ def test_what_a_user_wrote_cannot_become_markup(tmp_path: Path) -> None:
     results = make_results(tasks=4, prompts=[evil])
     methods = [dataclasses.replace(results.methods[0], name="<b>none</b>"), *results.methods[1:]]
     tests = [dataclasses.replace(results.tests[0], against="<b>none</b>"), *results.tests[1:]]
-    objective = [{"label": "x", "name": "<i>mine</i>.py:f", "weight": 1.0, "args": {}}]
+    objective = [{"label": "x", "name": "mine.py:<i>mine", "weight": 1.0, "args": {}}]
     results = dataclasses.replace(
         results, study="</title><img src=x>", model="<model>", methods=methods, tests=tests, objective=objective
     )
