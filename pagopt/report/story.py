@@ -41,7 +41,14 @@ def tell(results: Results, rows: Sequence[Row]) -> Story:
     verdict = _verdict(base.test)
     deck = [_against(row) for row in rows[:-1] if row is not base and row.test is not None]
     deck += [text for text in (_other_rewards(results, rows.index(base)), _seen(results)) if text]
-    return Story(verdict, _headline(results, base, found, verdict), tuple(deck))
+    return Story(verdict, _tied(_headline(results, base, found, verdict)), tuple(map(_tied, deck)))
+
+
+def _tied(sentence: str) -> str:
+    """Keep numbers together with their signs at the end of a line."""
+    for sign in (" \N{PLUS-MINUS SIGN} ", "p < ", "p = "):
+        sentence = sentence.replace(sign, sign.replace(" ", "\N{NO-BREAK SPACE}"))
+    return sentence
 
 
 def _verdict(test: PairedTest | None) -> str:

@@ -48,6 +48,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
+        data = data.replace("\N{NO-BREAK SPACE}", " ")
         if "script" not in self.open and "style" not in self.open:
             self.text.append(data)
         if self.open and self.open[-1] == "h1":
