@@ -147,10 +147,10 @@ class Run:
         self.evaluator = Evaluator(
             self.renderer, self.objective.rewards, self.store, self.trainer, batch_size, self.progress
         )
-        every = {
-            **self.objective.rewards,
-            **{k: r for k, r in watch.items() if k not in self.objective.rewards},
-        }
+        every = dict(self.objective.rewards)
+        for label, reward in watch.items():
+            if reward.key() not in {known.key() for known in every.values()}:
+                every[f"{label} (watched)" if label in every else label] = reward
         self.judge = Evaluator(self.renderer, every, self.store, self.trainer, batch_size, self.progress)
         self.tasks: list[Task] = study.tasks()
         self.baseline: dict[str, NDArray[np.float64]] = {}

@@ -52,9 +52,7 @@ class Renderer:
         StudyError: If ``steps`` or a size makes no sense for this pipeline.
     """
 
-    def __init__(
-        self, pipe: Any, steps: int = 28, height: int | None = None, width: int | None = None
-    ) -> None:
+    def __init__(self, pipe: Any, steps: int = 28, height: int | None = None, width: int | None = None) -> None:
         default = pipe.default_sample_size * pipe.vae_scale_factor
         self.pipe = pipe
         self.steps = steps
@@ -65,9 +63,7 @@ class Renderer:
         multiple = pipe.vae_scale_factor * pipe.transformer.config.patch_size
         for name, size in (("height", self.height), ("width", self.width)):
             if size < multiple or size % multiple:
-                raise StudyError(
-                    f"{name} must be a positive multiple of {multiple} for this model, not {size}"
-                )
+                raise StudyError(f"{name} must be a positive multiple of {multiple} for this model, not {size}")
         # The pipeline's default, but no more rows than the third tokenizer can fill: the rest would be padding.
         self.max_sequence_length = min(256, getattr(pipe.tokenizer_3, "model_max_length", 256))
         self._fingerprint: str | None = None

@@ -150,6 +150,4 @@ def load_results(path: Path) -> Results:
             data[field] = [(str(prompt), int(seed)) for prompt, seed in data[field]]
         return Results(**data)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(
-            f"{path} is not a results file of this version ({error}); delete it and run again"
-        ) from error
+        raise StudyError(f"{path} is not a results file of this version ({error}); delete it and run again") from error

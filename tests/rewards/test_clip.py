@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from pagopt_rewards.clip import Clip
-from pagopt_rewards.encoder import Encoder, preprocess
-from pagopt_rewards.style import Style
 from PIL import Image
 from tiny_clip import save_tiny_clip
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from pagopt.errors import PagoptError, RewardError, UnknownName
 from pagopt.reward import load_reward
+from pagopt_rewards.clip import Clip
+from pagopt_rewards.encoder import Encoder, preprocess
+from pagopt_rewards.style import Style
 
 PROMPTS = ["flat, red apple", "ink, cat", "a glossy rocket", "", "ink, red apple", "glossy, cat", "flat, cat"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pagopt_rewards.style import Style
 from PIL import Image
 
 from pagopt.cli import main
 from pagopt.cli.search import parser
 from pagopt.reward import Objective, RewardSpec
 from pagopt.study import find_study
+from pagopt_rewards.style import Style
 
 PAGE = Path(__file__).parents[2] / "docs" / "rewards.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

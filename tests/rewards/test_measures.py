@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pagopt_rewards.brightness import Brightness
-from pagopt_rewards.colorfulness import Colorfulness
-from pagopt_rewards.sharpness import Sharpness
 from PIL import Image, ImageFilter
 
 from pagopt.errors import RewardError
+from pagopt_rewards.brightness import Brightness
+from pagopt_rewards.colorfulness import Colorfulness
+from pagopt_rewards.sharpness import Sharpness
 
 
 def plain(colour: tuple[int, int, int] | str, size: tuple[int, int] = (8, 6)) -> Image.Image:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pagopt_rewards.brightness import Brightness
 
 from pagopt.errors import RewardError
 from pagopt.reward import Objective, RewardSpec
+from pagopt_rewards.brightness import Brightness
 
 BRIGHT, SHARP = "pagopt_rewards.brightness:Brightness", "pagopt_rewards.sharpness:Sharpness"
 
