@@ -1,5 +1,81 @@
-"""pagopt finds where and how to perturb a diffusion transformer to get more of what you want, without training."""
+"""pagopt finds where and how to perturb a diffusion transformer to get more of what you want, without training.
+
+    from pagopt import Recipe, guided
+
+    with guided(pipe, Recipe.load("flat.json")):
+        image = pipe("flat, red apple").images[0]
+
+The names below are imported when they are first used, so that ``import pagopt`` is quick.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pagopt.evaluate import Evaluator, make_trainer
+    from pagopt.experiment import run_study
+    from pagopt.guide import guided
+    from pagopt.heads import Head
+    from pagopt.models import load_pipeline
+    from pagopt.recipe import Recipe, load_recipe
+    from pagopt.render import Job, Renderer, Task
+    from pagopt.reward import Objective, Reward, load_reward
+    from pagopt.search import HeadHunter
+    from pagopt.store import Store
+    from pagopt.study import Study
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Evaluator": "evaluate",
+    "Head": "heads",
+    "HeadHunter": "search",
+    "Job": "render",
+    "Objective": "reward",
+    "Recipe": "recipe",
+    "Renderer": "render",
+    "Reward": "reward",
+    "Store": "store",
+    "Study": "study",
+    "Task": "render",
+    "guided": "guide",
+    "load_pipeline": "models",
+    "load_recipe": "recipe",
+    "load_reward": "reward",
+    "make_trainer": "evaluate",
+    "run_study": "experiment",
+}
+
+__all__ = [
+    "Evaluator",
+    "Head",
+    "HeadHunter",
+    "Job",
+    "Objective",
+    "Recipe",
+    "Renderer",
+    "Reward",
+    "Store",
+    "Study",
+    "Task",
+    "guided",
+    "load_pipeline",
+    "load_recipe",
+    "load_reward",
+    "make_trainer",
+    "run_study",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pagopt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"pagopt.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -80,7 +80,7 @@ def steps(given: int | None, provenance: Provenance | None) -> int:
 def warn_if_other_model(renderer: Renderer, provenance: Provenance | None) -> None:
     """Say so when the recipe was found on other weights, where its heads may mean something else."""
     if provenance is not None and renderer.fingerprint != provenance.fingerprint:
-        text = f"this is not the model that the recipe was found on ({provenance.model}); its heads may do other things"
+        text = f"the recipe was found on other weights or in another precision ({provenance.model}); its heads may do other things"
         Console(stderr=True).print(f"[yellow]note:[/] {text}", highlight=False)
 
 
