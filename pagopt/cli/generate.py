@@ -80,8 +80,8 @@ def steps(given: int | None, provenance: Provenance | None) -> int:
 def warn_if_other_model(renderer: Renderer, provenance: Provenance | None) -> None:
     """Say so when the recipe was found on other weights, where its heads may mean something else."""
     if provenance is not None and renderer.fingerprint != provenance.fingerprint:
-        text = f"the recipe was found on other weights or in another precision ({provenance.model}); its heads may do other things"
-        Console(stderr=True).print(f"[yellow]note:[/] {text}", highlight=False)
+        note = f"the recipe was found on other weights or in another precision than these ({provenance.model})"
+        Console(stderr=True).print(f"[yellow]note:[/] {note}; its heads may do other things here", highlight=False)
 
 
 def side_by_side(images: list[Image.Image], titles: list[str]) -> Image.Image:
