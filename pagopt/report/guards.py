@@ -56,13 +56,10 @@ def read_guards(results: Results, rows: Sequence[Row], looks: Mapping[str, Looks
 
 
 def warning(guards: Sequence[Guard]) -> str:
-    """What to say when something jumped; empty when nothing did."""
+    """What jumped, as one sentence; empty when nothing did."""
     ways = [(guard, "rose" if guard.share > 0 else "fell") for guard in guards if guard.jumped]
     if not ways:
         return ""
     texts = [f"{guard.measure} {way} by {abs(guard.share):.0%}" for guard, way in ways]
     listed = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
-    return (
-        f"From no guidance to the found recipe {listed}. That can be the effect that was asked for, or a reward that "
-        "was fooled by guidance too strong: judge by the pictures, and try a lower scale or strength."
-    )
+    return f"From no guidance to the found recipe {listed}."

@@ -74,8 +74,8 @@ def _nothing_held_out(results: Results) -> bool:
 
 def _strips(results: Results, rows: list[Row], album: Album) -> list[list[dict[str, Any]]]:
     """The tasks in their order, broken into strips of at most eight columns and about equal length."""
-    places = decimals(abs(value) / 3 for method in results.methods for value in method.objective)
-    places = min(places, decimals(row.objective.se for row in rows))
+    spread = (row.objective.se * math.sqrt(len(results.held_out_tasks)) for row in rows)
+    places = decimals(spread)
     tasks = []
     for index, (prompt, seed) in enumerate(results.held_out_tasks[:SHOWN]):
         shots = []

@@ -106,7 +106,7 @@ def objective_name(objective: Iterable[Mapping[str, Any]]) -> str:
         weight = float(item.get("weight", 1.0))
         label = reward_name(item)
         parts.append(label if weight == 1 else f"{weight:g} \N{MULTIPLICATION SIGN} {label}")
-    return " + ".join(parts) or "the objective"
+    return " + ".join(parts) or "objective"
 
 
 def reward_name(item: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ def _headline(results: Results, base: Row, found: Row, verdict: str) -> str:
     if base.test:
         places = max(places, decimals([base.test.se]))
     before, after = number(base.objective.mean, places), number(found.objective.mean, places)
-    name, count = objective_name(results.objective), len(results.held_out_tasks)
+    name, count = f"the {objective_name(results.objective)} score", len(results.held_out_tasks)
     where = f"on {count} prompts and seeds"
     where += " the search never saw" if not _repeated(results) else " of the comparison"
     if found.recipe.is_plain:

@@ -108,7 +108,7 @@ def test_nothing_is_loaded_from_anywhere(written: tuple[str, Page]) -> None:
     text, page = written
     for _, attributes in page.elements:
         for key in ("src", "href", "action", "data", "poster", "srcset"):
-            assert attributes.get(key, "data:").startswith("data:")
+            assert attributes.get(key, "data:").startswith(("data:", "#"))
     assert "http" not in re.sub(r"http-equiv", "", text)
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|import\(", text)
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
@@ -145,15 +145,21 @@ def test_screen_readers_find_their_way(written: tuple[str, Page]) -> None:
 def test_a_gain_is_told_with_its_numbers(written: tuple[str, Page]) -> None:
     _, page = written
     assert page.h1.startswith("Perturbing 6 heads (")
-    assert "raises style:flat from 0.2" in page.h1
+    assert "raises the style:flat score from 0.2" in page.h1
     assert "on 24 prompts and seeds the search never saw (paired test, p < 0.001)." in page.h1
 
 
 def test_no_gain_is_told_plainly(tmp_path: Path) -> None:
     _, page = render(make_results(gain=-0.06, tasks=9), tmp_path)
     assert page.h1.startswith("No gain: perturbing 6 heads")
-    assert "does not raise style:flat" in page.h1
+    assert "does not raise the style:flat score" in page.h1
     assert "behind CFG 2.0 by" in " ".join(page.text)
+
+
+def test_a_spoilt_look_is_said_on_top(tmp_path: Path) -> None:
+    _, page = render(make_results(tasks=9), tmp_path)  # the painter raises the saturation from method to method
+    text = " ".join(page.text)
+    assert "saturation rose by" in text[: text.index("Before and after")]
 
 
 def test_chance_is_called_chance(tmp_path: Path) -> None:
