@@ -25,7 +25,7 @@ types: $(VENV)/.developer       ## mypy, strict
 	$(RUN)/mypy
 
 docs: $(VENV)/.developer        ## build the documentation into site/
-	$(RUN)/mkdocs build --strict --quiet
+	$(RUN)/mkdocs build --strict
 
 wheel: $(VENV)/.developer       ## build the wheel into dist/
 	rm -rf dist

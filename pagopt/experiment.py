@@ -29,7 +29,7 @@ from pagopt.models import family_of, load_pipeline
 from pagopt.recipe import Provenance, Recipe
 from pagopt.render import Renderer, Task
 from pagopt.report import write_report
-from pagopt.results import Method, PairedTest, Results, Round, load_results
+from pagopt.results import Estimate, Method, PairedTest, Results, Round, load_results
 from pagopt.reward import Objective
 from pagopt.search import HeadHunter
 from pagopt.store import Store
@@ -241,6 +241,7 @@ class Run:
             tests=[paired_test(methods[-1], other) for other in methods[:-1]],
             images_generated=self.evaluator.images_generated + self.judge.images_generated,
             seconds=round(seconds, 1),
+            baseline=Estimate.of(self.scores([candidates[0].recipe])[0]),
         )
 
     def _write(self, results: Results) -> None:
@@ -263,25 +264,17 @@ class Run:
 def paired_test(found: Method, other: Method) -> PairedTest:
     """One-sided paired t-test of "the found recipe is better than the other" over held-out tasks."""
     difference = np.array(found.objective) - np.array(other.objective)
-    count = len(difference)
-    spread = float(difference.std(ddof=1)) if count > 1 else 0.0
-    p = float(stats.ttest_1samp(difference, 0.0, alternative="greater").pvalue) if spread > 0 else 1.0
-    return PairedTest(
-        against=other.name,
-        difference=float(difference.mean()),
-        se=spread / float(np.sqrt(count)),
-        p_value=p,
-        wins=float((difference > 0).mean()),
-    )
+    gain = Estimate.of(difference)
+    p = float(stats.ttest_1samp(difference, 0.0, alternative="greater").pvalue) if gain.se > 0 else 1.0
+    return PairedTest(other.name, gain.mean, gain.se, p, wins=float((difference > 0).mean()))
 
 
 def evidence(results: Results) -> dict[str, Any]:
     """What a recipe file says about its worth: scores with standard errors, on which prompts and seeds."""
 
     def summary(values: Sequence[float]) -> dict[str, float]:
-        array = np.array(values)
-        se = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else 0.0
-        return {"mean": round(float(array.mean()), 6), "se": round(float(se), 6)}
+        estimate = Estimate.of(values)
+        return {"mean": round(estimate.mean, 6), "se": round(estimate.se, 6)}
 
     return {
         "steps": results.steps,

@@ -11,21 +11,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from pagopt.errors import StudyError
 from pagopt.files import write_text
 from pagopt.recipe import Recipe
 
-__all__ = ["HeadScore", "Method", "PairedTest", "Results", "Round", "load_results"]
+__all__ = ["Estimate", "Method", "PairedTest", "Results", "Round", "load_results"]
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class HeadScore:
-    """The score of the selection with one more head: mean over the search tasks and its standard error."""
+class Estimate:
+    """A mean over tasks and its standard error."""
 
     mean: float
     se: float
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> Estimate:
+        """From one value for each task; a single task has no standard error, which counts as 0."""
+        array = np.asarray(values, dtype=np.float64)
+        se = float(array.std(ddof=1) / np.sqrt(array.size)) if array.size > 1 else 0.0
+        return cls(float(array.mean()), se)
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,9 @@ class Round:
 
     number: int
     base: tuple[str, ...]
-    scores: dict[str, HeadScore]
+    scores: dict[str, Estimate]
     chosen: tuple[str, ...]
-    score: HeadScore
+    score: Estimate
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,10 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class Results:
-    """All of it. Tasks are ``(prompt, seed)`` pairs; ``methods[-1]`` is the found recipe."""
+    """All of it. Tasks are ``(prompt, seed)`` pairs; ``methods[-1]`` is the found recipe.
+
+    ``baseline`` is the objective on the search tasks without guidance, on the scale of the rounds.
+    """
 
     study: str
     model: str
@@ -104,6 +117,7 @@ class Results:
     tests: list[PairedTest]
     images_generated: int
     seconds: float
+    baseline: Estimate
 
     @property
     def recipe(self) -> Recipe:
@@ -129,9 +143,9 @@ def load_results(path: Path) -> Results:
             Round(
                 number=r["number"],
                 base=tuple(r["base"]),
-                scores={name: HeadScore(**score) for name, score in r["scores"].items()},
+                scores={name: Estimate(**score) for name, score in r["scores"].items()},
                 chosen=tuple(r["chosen"]),
-                score=HeadScore(**r["score"]),
+                score=Estimate(**r["score"]),
             )
             for r in data["rounds"]
         ]
@@ -145,6 +159,7 @@ def load_results(path: Path) -> Results:
             )
             for m in data["methods"]
         ]
+        data["baseline"] = Estimate(**data["baseline"])
         data["tests"] = [PairedTest(**t) for t in data["tests"]]
         for field in ("search_tasks", "held_out_tasks"):
             data[field] = [(str(prompt), int(seed)) for prompt, seed in data[field]]

@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 
 from pagopt.experiment import run_study
-from pagopt.results import Results
+from pagopt.results import Estimate, Results
 from pagopt.study import Study, available_studies, find_study
 
 __all__ = ["main", "parser"]
@@ -88,7 +87,7 @@ def show(results: Results, out: Path, drawn: str) -> None:
     for column in ("round", "heads", "score on the search tasks"):
         rounds.add_column(column)
     for done in results.rounds:
-        rounds.add_row(str(done.number), " ".join(done.chosen), f"{done.score.mean:.3f} ± {done.score.se:.3f}")
+        rounds.add_row(str(done.number), " ".join(done.chosen), _shown(done.score))
     console.print(rounds)
     console.print()
     count = len(results.held_out_tasks)
@@ -109,12 +108,15 @@ def show(results: Results, out: Path, drawn: str) -> None:
         table.add_column(label, justify="right")
     tests = {test.against: test for test in results.tests}
     for method in results.methods:
-        cells = [_mean(method.objective), *(_mean(method.rewards[label]) for label in labels)]
+        cells = [
+            _shown(Estimate.of(method.objective)),
+            *(_shown(Estimate.of(method.rewards[label])) for label in labels),
+        ]
         test = tests.get(method.name)
         compared = (
             (f"{test.difference:+.3f} ± {test.se:.3f}", f"{test.wins:.0%}", f"{test.p_value:.2g}")
             if test
-            else ("", "", "")
+            else ("",) * 3
         )
         table.add_row(method.name, *cells, *compared, style="bold" if method is found else None)
     console.print(table)
@@ -124,7 +126,5 @@ def show(results: Results, out: Path, drawn: str) -> None:
         console.print(f"{what:8}{text}", highlight=False, soft_wrap=True)
 
 
-def _mean(values: tuple[float, ...]) -> str:
-    array = np.array(values)
-    se = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else 0.0
-    return f"{array.mean():.3f} ± {se:.3f}"
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.mean:.3f} ± {estimate.se:.3f}"

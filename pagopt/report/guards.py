@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pagopt.report.pictures import MEASURES, Looks
-from pagopt.report.reading import Estimate, Row, paired
-from pagopt.results import Results
+from pagopt.report.reading import Row, paired
+from pagopt.results import Estimate, Results
 
 __all__ = ["JUMP", "Guard", "read_guards", "warning"]
 

@@ -16,9 +16,9 @@ from pagopt.files import write_text
 from pagopt.report import charts, guards, scoremap
 from pagopt.report.palette import diverging_css
 from pagopt.report.pictures import Album, collect
-from pagopt.report.reading import Estimate, Row, decimals, measured, number, objective_name, p_text, read_rows, signed
+from pagopt.report.reading import Row, decimals, measured, number, objective_name, p_text, read_rows, signed
 from pagopt.report.story import tell
-from pagopt.results import HeadScore, Results
+from pagopt.results import Estimate, Results
 
 __all__ = ["SHOWN", "write_report"]
 
@@ -117,8 +117,7 @@ def _estimates(estimates: list[Estimate]) -> list[str]:
 
 
 def _maps(results: Results) -> dict[str, Any]:
-    baseline = getattr(results, "baseline", None)
-    middle = scoremap.centres(results, baseline if isinstance(baseline, HeadScore) else None)
+    middle = scoremap.centres(results)
     limit = scoremap.common_limit(results.rounds, middle)
     rounds = []
     for item, centre in zip(results.rounds, middle, strict=True):

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from pagopt.recipe import Recipe
-from pagopt.results import Method, PairedTest, Results
+from pagopt.results import Estimate, Method, PairedTest, Results
 
 __all__ = [
-    "Estimate",
     "Row",
     "decimals",
     "measured",
@@ -24,14 +23,6 @@ __all__ = [
     "read_rows",
     "signed",
 ]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean and its standard error, which is ``nan`` for a single value."""
-
-    mean: float
-    se: float
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pagopt.heads import Head
 from pagopt.report.palette import step_class
 from pagopt.report.reading import decimals, measured, number, signed
 from pagopt.report.svg import figure, scale, tag
-from pagopt.results import HeadScore, Results, Round
+from pagopt.results import Estimate, Results, Round
 
 __all__ = ["Centre", "centres", "common_limit", "draw_legend", "draw_map"]
 
@@ -23,23 +23,11 @@ BAR = 54.0
 """Width of the bars of layer means, in pixels."""
 
 
-def centres(results: Results, baseline: HeadScore | None = None) -> list[Centre]:
-    """The neutral score of each round: that of its base selection.
-
-    Args:
-        results: What the search left behind.
-        baseline: No guidance on the search tasks: the base of the first round. Without it that round is centred on its
-            median head.
-    """
-    found: list[Centre] = []
-    before = baseline
-    for item in results.rounds:
-        if before is not None:
-            found.append((before.mean, "the selection before the round" if item.base else "no guidance"))
-        else:
-            found.append((statistics.median(score.mean for score in item.scores.values()), "the median head"))
-        before = item.score
-    return found
+def centres(results: Results) -> list[Centre]:
+    """The neutral score of each round: that of its base selection, which in the first round is no guidance."""
+    before = [results.baseline, *(item.score for item in results.rounds)]
+    words = ["no guidance", *["the selection before the round"] * len(results.rounds)]
+    return [(score.mean, text) for score, text, _ in zip(before, words, results.rounds, strict=False)]
 
 
 def common_limit(rounds: Sequence[Round], middle: Sequence[Centre]) -> float:
@@ -112,7 +100,7 @@ def _cell(
     x: float,
     y: float,
     size: float,
-    score: HeadScore | None,
+    score: Estimate | None,
     selected: bool,
     rank: int | None,
     middle: Centre,

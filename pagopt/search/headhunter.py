@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pagopt.errors import StudyError
 from pagopt.heads import Head
 from pagopt.recipe import Recipe
-from pagopt.results import HeadScore, Round
+from pagopt.results import Estimate, Round
 
 __all__ = ["Evaluate", "HeadHunter"]
 
@@ -87,18 +87,12 @@ class HeadHunter:
             done = Round(
                 number=number,
                 base=base,
-                scores={str(head): _score(row) for head, row in zip(remaining, table, strict=True)},
+                scores={str(head): Estimate.of(row) for head, row in zip(remaining, table, strict=True)},
                 chosen=tuple(str(head) for head in best),
-                score=_score(evaluate([recipe.replace(heads=tuple(selected))])[0]),
+                score=Estimate.of(evaluate([recipe.replace(heads=tuple(selected))])[0]),
             )
             remaining = [head for head in remaining if head not in best]
             rounds.append(done)
             if on_round is not None:
                 on_round(done)
         return recipe.replace(heads=tuple(selected)), rounds
-
-
-def _score(row: NDArray[np.float64]) -> HeadScore:
-    """Mean over the tasks and its standard error (0 for a single task, which has none)."""
-    se = float(row.std(ddof=1) / np.sqrt(len(row))) if len(row) > 1 else 0.0
-    return HeadScore(mean=float(row.mean()), se=se)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pagopt.recipe import Recipe
-from pagopt.results import HeadScore, Method, PairedTest, Results, Round
+from pagopt.results import Estimate, Method, PairedTest, Results, Round
 
 THINGS = (
     "red apple",
@@ -51,13 +51,13 @@ def make_results(
     base, level, made = (), 0.21, []
     for number in range(1, rounds + 1):
         scores = {
-            name: HeadScore(level + effect * 0.7**number + noise.normal(0, 0.008), abs(noise.normal(0.02, 0.004)))
+            name: Estimate(level + effect * 0.7**number + noise.normal(0, 0.008), abs(noise.normal(0.02, 0.004)))
             for name, effect in effects.items()
             if name not in base
         }
         chosen = tuple(sorted(scores, key=lambda name: -scores[name].mean)[:per_round])
         level = max(scores[name].mean for name in chosen) + 0.01
-        made.append(Round(number, base, scores, chosen, HeadScore(level, 0.021)))
+        made.append(Round(number, base, scores, chosen, Estimate(level, 0.021)))
         base = (*base, *chosen)
 
     held_out = [(f"flat, {(prompts or THINGS)[i % len(prompts or THINGS)]}", 100 + i) for i in range(tasks)]
@@ -101,6 +101,7 @@ def make_results(
         tests=[compare(methods[-1], other) for other in methods[:-1]],
         images_generated=870,
         seconds=213.4,
+        baseline=Estimate(0.2, 0.02),
     )
 
 

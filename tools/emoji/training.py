@@ -47,7 +47,7 @@ class MovingAverage(nn.Module):
     def update(self, module: nn.Module, step: int) -> None:
         """Take in the parameters after optimizer step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine = list(self.module.parameters())
+        mine: list[torch.Tensor] = list(self.module.parameters())
         torch._foreach_lerp_(mine, [p.detach() for p in module.parameters()], 1 - decay)
 
 
