@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-__all__ = ["degrade"]
+__all__ = ["degrade", "spoil"]
 
 
 def _uniform(rows: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -46,3 +46,23 @@ def degrade(images: torch.Tensor, generator: torch.Generator, *, strength: float
     )
     out = out + amount * torch.where(_some(rows, 0.5, generator), fine, 1.5 * coarse)
     return out.clamp(-1, 1)
+
+
+def spoil(images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Over-sharpen, over-contrast and over-saturate, as guidance that is too strong does, and say how bad it became.
+
+    `images` is float (B, 3, H, W) in [-1, 1]. Returns the spoilt pictures, clamped to it, and the mean absolute change
+    of each, (B,) in [0, 2]: black on white cannot be spoilt by contrast, and then the change is small.
+    """
+    rows = images.shape[0]
+    soft = F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    out = images + _uniform(rows, 0, 3, generator) * _some(rows, 0.6, generator) * (images - soft)
+    middle = 0.5 * torch.rand(rows, 1, 1, 1, generator=generator)
+    out = (out - middle) * (1 + _uniform(rows, 0, 1.5, generator) * _some(rows, 0.6, generator)) + middle
+    grey = out.mean(dim=1, keepdim=True)
+    out = grey + (out - grey) * (1 + _uniform(rows, 0, 1.5, generator) * _some(rows, 0.5, generator))
+    rough = torch.randn(rows, 3, images.shape[-2] // 2, images.shape[-1] // 2, generator=generator)
+    rough = F.interpolate(rough, size=images.shape[-2:], mode="bilinear", align_corners=False)
+    out = out + 0.6 * _uniform(rows, 0, 1, generator) * _some(rows, 0.4, generator) * rough
+    out = out.clamp(-1, 1)
+    return out, (out - images).abs().mean(dim=(1, 2, 3))

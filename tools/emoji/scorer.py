@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 from tools.emoji.artwork import Artwork
 from tools.emoji.augment import shift_scale, to_unit
 from tools.emoji.captions import caption, name_of
-from tools.emoji.degrade import degrade
+from tools.emoji.degrade import degrade, spoil
 from tools.emoji.imperfect import Bank
 from tools.emoji.store import save_half
 from tools.emoji.training import MovingAverage, Stage
@@ -57,8 +57,21 @@ def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 96, layers: int = 4, 
     return model
 
 
+SPOILT_SHARE = 0.2
+
+
+def doubtful_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, doubt: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy whose label smoothing differs by row: `doubt` is (B,) in [0, 1], 1 asks for no preference."""
+    log_p = logits.log_softmax(dim=1)
+    right = log_p.gather(1, labels[:, None])[:, 0]
+    return -((1 - doubt) * right + doubt * log_p.mean(dim=1)).mean()
+
+
 class ScorerStage(Stage):
     """Which content, which style, which of the captions in this batch: three cross-entropies, label-smoothed.
+
+    A fifth of the pictures is spoilt in the way of too strong a guidance, and there the scorer learns to be in doubt,
+    so that contrast and sharpness do not pass for style.
 
     Half of the pictures are degraded artwork, half (if there is a bank) are the model's own imperfect pictures with
     the label that they were made from. Held-out pairs never occur.
@@ -95,7 +108,7 @@ class ScorerStage(Stage):
         features = self.model.get_text_features(encoded.input_ids.to(self.device)).pooler_output
         return F.normalize(features, dim=-1)
 
-    def _pictures(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pictures(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         own = self.batch // 2 if self.bank is not None else 0
         rows = self.pairs[torch.randint(len(self.pairs), (self.batch - own,), generator=generator)]
         real = shift_scale(to_unit(self.artwork.images[rows[:, 0], rows[:, 1]]), generator, shift=3, scale=(0.8, 1.1))
@@ -104,11 +117,15 @@ class ScorerStage(Stage):
             chosen = torch.randint(len(self.bank.images), (own,), generator=generator)
             pictures.append(degrade(to_unit(self.bank.images[chosen]), generator, strength=0.4))
             labels.append(self.bank.labels[chosen])
-        return torch.cat(pictures), torch.cat(labels)
+        shown, spoilt = torch.cat(pictures), torch.rand(self.batch, generator=generator) < SPOILT_SHARE
+        doubt = torch.full((self.batch,), 0.05)
+        shown[spoilt], change = spoil(shown[spoilt], generator)
+        doubt[spoilt] = (0.05 + 4 * change).clamp(max=0.8)
+        return shown, torch.cat(labels), doubt
 
     def loss(self, step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        pictures, labels = self._pictures(generator)
-        features = self.model.get_image_features(pictures.to(self.device)).pooler_output
+        pictures, labels, doubt = (x.to(self.device) for x in self._pictures(generator))
+        features = self.model.get_image_features(pictures).pooler_output
         features = F.normalize(features, dim=-1)
         unique, which = torch.unique(labels, dim=0, return_inverse=True)
         # Both orders of style and content are read alike.
@@ -125,11 +142,10 @@ class ScorerStage(Stage):
         logits = self.model.logit_scale.exp().clamp(max=50) * features @ texts.T
         count, styles = len(contents), len(self.artwork.styles)
         content, style, pair = logits.split([count, styles, len(styled)], dim=1)
-        labels, which, content_label = (x.to(self.device) for x in (labels, which, content_label))
         losses = {
-            "content": F.cross_entropy(content, content_label, label_smoothing=0.05),
-            "style": F.cross_entropy(style, labels[:, 0], label_smoothing=0.05),
-            "pair": F.cross_entropy(pair, which, label_smoothing=0.05),
+            "content": doubtful_cross_entropy(content, content_label, doubt),
+            "style": doubtful_cross_entropy(style, labels[:, 0], doubt),
+            "pair": doubtful_cross_entropy(pair, which, doubt),
         }
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
