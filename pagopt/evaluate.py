@@ -238,7 +238,12 @@ class Evaluator:
         with warnings.catch_warnings():
             # Workers would only pass job descriptions around.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            self.trainer.predict(self.module, loader, return_predictions=False)
+            try:
+                self.trainer.predict(self.module, loader, return_predictions=False)
+            except SystemExit as stop:
+                if self.trainer.interrupted:  # Lightning's answer to Ctrl-C
+                    raise KeyboardInterrupt from stop
+                raise
         self.trainer.strategy.barrier()
         if self.progress is not None:
             self.progress.finish()

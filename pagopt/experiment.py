@@ -1,8 +1,8 @@
 """A study, run: search, honest comparison on held-out tasks, and the folder that it leaves.
 
 The folder holds ``config.yaml`` (what was asked for), ``store/`` (all images and scores), ``results.json``,
-``recipe.json``, ``scores.csv`` and ``report.html``. Running the same study in the same folder again goes on where it
-stopped, or returns at once when it is finished.
+``recipe.json``, ``scores.csv``, ``sheet.png`` and ``report.html``. Running the same study in the same folder again
+goes on where it stopped, or returns at once when it is finished.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pagopt.heads import HeadMap
 from pagopt.models import family_of, load_pipeline
 from pagopt.recipe import Provenance, Recipe
 from pagopt.render import Renderer, Task
-from pagopt.report import write_report
+from pagopt.report import write_report, write_sheet
 from pagopt.results import Estimate, Method, PairedTest, Results, Round, load_results
 from pagopt.reward import Objective
 from pagopt.search import HeadHunter
@@ -188,7 +188,11 @@ class Run:
         self.progress.label("held-out tasks")
         results = self._results(methods, rounds, time.monotonic() - start)
         if self.trainer.is_global_zero:
-            self._write(results)
+            try:
+                self._write(results)
+            except OSError as error:
+                why = f"cannot write to {self.folder.path}: {error.strerror}"
+                raise StudyError(f"{why}. The images and scores are kept; make room and run again.") from error
         return results
 
     def scores(self, recipes: Sequence[Recipe]) -> NDArray[np.float64]:
@@ -257,6 +261,7 @@ class Run:
         )
         results.recipe.save(path / "recipe.json", provenance)
         write_text(path / "scores.csv", scores_table(results))
+        write_sheet(results, self.store.get_image, path / "sheet.png")
         write_report(results, self.store.get_image, path / "report.html")
         results.save(path / "results.json")
 

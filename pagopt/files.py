@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_bytes", "write_text"]
+from PIL import Image
+
+__all__ = ["write_bytes", "write_png", "write_text"]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -34,3 +37,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Like :func:`write_bytes`, for text in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_png(path: Path, image: Image.Image) -> None:
+    """Like :func:`write_bytes`, for an image, without loss."""
+    data = io.BytesIO()
+    image.save(data, format="PNG")
+    write_bytes(path, data.getvalue())

@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        console.print("stopped")
+        console.print("\nstopped; what is finished is kept, and the same command goes on from there")
         return 130
     return 0
 

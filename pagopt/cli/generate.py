@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
-from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from pagopt.errors import StudyError
-from pagopt.files import write_bytes
+from pagopt.files import write_png
 from pagopt.models import load_pipeline
 from pagopt.recipe import Provenance, Recipe, load_recipe
 from pagopt.render import Job, Renderer, Task
+from pagopt.report import draw_sheet
 
 __all__ = ["main", "parser"]
 
@@ -64,9 +64,13 @@ def main(words: list[str]) -> None:
     unguided = Recipe(scale=0.0, cfg=1.0)
     recipes = [unguided, recipe] if options.compare else [recipe]
     images = renderer.render([Job(each, task) for each in recipes])
-    picture = side_by_side(images, ["no guidance", "with the recipe"]) if options.compare else images[0]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_png(picture, options.out)
+    titles = ["no guidance", "with the recipe"]
+    side = max(SMALLEST_SIDE, *images[0].size)
+    picture = draw_sheet([images], [""], titles, side) if options.compare else images[0]
+    try:
+        write_png(options.out, picture)
+    except OSError as error:
+        raise StudyError(f"cannot write {options.out}: {error.strerror}") from error
     print(options.out)
 
 
@@ -82,35 +86,3 @@ def warn_if_other_model(renderer: Renderer, provenance: Provenance | None) -> No
     if provenance is not None and renderer.fingerprint != provenance.fingerprint:
         note = f"the recipe was found on other weights or in another precision than these ({provenance.model})"
         Console(stderr=True).print(f"[yellow]note:[/] {note}; its heads may do other things here", highlight=False)
-
-
-def side_by_side(images: list[Image.Image], titles: list[str]) -> Image.Image:
-    """One picture of several, each with its title above."""
-    factor = max(1, -(-SMALLEST_SIDE // min(images[0].size)))
-    width, height = (side * factor for side in images[0].size)
-    size = max(14, width // 20)
-    font = ImageFont.load_default(size)
-    gap, top = size, 2 * size
-    sheet = Image.new("RGB", (len(images) * (width + gap) + gap, height + top + gap), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, (image, title) in enumerate(zip(images, titles, strict=True)):
-        left = gap + i * (width + gap)
-        sheet.paste(image.resize((width, height), Image.Resampling.LANCZOS), (left, top))
-        draw.text((left, top // 2), title, fill="black", font=font, anchor="lm")
-    return sheet
-
-
-def write_png(image: Image.Image, path: Path) -> None:
-    """Write an image, all of it or nothing.
-
-    Raises:
-        StudyError: If the file cannot be written.
-    """
-    import io
-
-    data = io.BytesIO()
-    image.save(data, format="PNG")
-    try:
-        write_bytes(path, data.getvalue())
-    except OSError as error:
-        raise StudyError(f"cannot write {path}: {error.strerror}") from error

@@ -21,8 +21,8 @@ __all__ = ["main", "parser"]
 DESCRIPTION = """Find the attention heads that serve an objective (HeadHunter, arXiv 2506.10978).
 
 STUDY is the name of a shipped study or the path of a YAML file with any of the options below. Shipped: {studies}.
-The folder (runs/STUDY, or --out) gets recipe.json, report.html, scores.csv, the exact configuration and the store of
-all images. The same command again goes on where it stopped.
+The folder (runs/STUDY, or --out) gets recipe.json, report.html, sheet.png, scores.csv, the exact configuration and the
+store of all images. The same command again goes on where it stopped.
 
 examples:
   pagopt search flat
@@ -122,7 +122,8 @@ def show(results: Results, out: Path, drawn: str) -> None:
     console.print(table)
     console.print("p: paired t-test, one-sided: the found recipe is better than this method", style="dim")
     console.print()
-    for what, text in {"recipe": out / "recipe.json", "report": out / "report.html", "drawn": drawn}.items():
+    files = {"recipe": out / "recipe.json", "sheet": out / "sheet.png", "report": out / "report.html"}
+    for what, text in {**files, "drawn": drawn}.items():
         console.print(f"{what:8}{text}", highlight=False, soft_wrap=True)
 
 

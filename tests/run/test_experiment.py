@@ -58,6 +58,7 @@ def test_a_run_leaves_what_it_promises_and_returns_at_once_the_second_time(study
     assert load_results(out / "results.json") == results
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "HeadHunter" in page
+    assert (out / "sheet.png").stat().st_size > 1000
     rows = list(csv.DictReader((out / "scores.csv").read_text(encoding="utf-8").splitlines()))
     assert {row["phase"] for row in rows} == {"round 1", "round 2", "held-out"}
 
@@ -141,6 +142,21 @@ def test_a_killed_search_goes_on_where_it_was(study: Study, study_file: Path, tm
     again = sum(after[name] != time for name, time in before.items())
     assert again <= 4, "at most the batch in flight"
     assert json.loads((out / "recipe.json").read_text())["recipe"] == whole.recipe.to_dict()
+
+
+def test_ctrl_c_says_that_nothing_is_lost(study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = command(study_file, out, "--batch_size", "2")
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(times(out)) < 4 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "what is finished is kept" in errors
+    assert "Traceback" not in errors
+    assert len(times(out)) >= 4
 
 
 def test_paired_test() -> None:

@@ -1,0 +1,82 @@
+"""Pictures in rows and columns with titles, as one image: for a glance, a README, a slide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pagopt.files import write_png
+from pagopt.results import Results
+
+__all__ = ["draw_sheet", "write_sheet"]
+
+INK, FAINT = "#1d1d1f", "#6e6e73"
+
+
+def draw_sheet(
+    rows: Sequence[Sequence[Image.Image]], row_titles: Sequence[str], column_titles: Sequence[str], side: int = 128
+) -> Image.Image:
+    """Lay pictures out on white.
+
+    Args:
+        rows: Pictures, all rows equally long. Small ones are enlarged smoothly.
+        row_titles: One for each row, at its left; all empty for none.
+        column_titles: One for each column, above it; words that do not fit go to the next lines.
+        side: Longer side of a picture on the sheet, in pixels, at least 64.
+
+    Returns:
+        An RGB image.
+    """
+    first = rows[0][0]
+    factor = side / max(first.size)
+    width, height = (round(length * factor) for length in first.size)
+    size = max(11, side // 9)
+    font, small = ImageFont.load_default(size), ImageFont.load_default(round(0.85 * size))
+    gap = max(6, side // 12)
+    left = gap + (round(max(font.getlength(title) for title in row_titles)) + gap if any(row_titles) else 0)
+    titles = [_wrapped(title, small, width) for title in column_titles]
+    top = gap + max(len(lines) for lines in titles) * round(1.25 * size) + gap // 2
+    sheet = Image.new("RGB", (left + len(rows[0]) * (width + gap), top + len(rows) * (height + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, lines in enumerate(titles):
+        for line, text in enumerate(reversed(lines)):
+            place = (left + column * (width + gap) + width / 2, top - gap // 2 - line * 1.25 * size)
+            draw.text(place, text, fill=FAINT, font=small, anchor="ms")
+    for row, (pictures, title) in enumerate(zip(rows, row_titles, strict=True)):
+        y = top + row * (height + gap)
+        draw.text((gap, y + height / 2), title, fill=INK, font=font, anchor="lm")
+        for column, picture in enumerate(pictures):
+            shown = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+            sheet.paste(shown, (left + column * (width + gap), y))
+    return sheet
+
+
+def write_sheet(results: Results, image: Callable[[str], Image.Image], path: Path, tasks: int = 8) -> None:
+    """Write what every method draws for the first held-out tasks (the first ones, never chosen ones).
+
+    Args:
+        results: What a search left behind.
+        image: Gives the picture of a store key.
+        path: PNG file; replaced atomically.
+        tasks: Columns, at most.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    rows = [[image(key) for key in method.images[:tasks]] for method in results.methods]
+    prompts = [prompt for prompt, _ in results.held_out_tasks[:tasks]]
+    write_png(path, draw_sheet(rows, [method.name for method in results.methods], prompts))
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+    """Lines of whole words, at most three, none much wider than ``width``."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [*lines[:2], lines[2] + " ..."] if len(lines) > 3 else lines

@@ -1,0 +1,43 @@
+"""The sheet of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pagopt.report import draw_sheet, write_sheet
+from tests.report.synthetic import make_results, painter
+
+
+@pytest.mark.parametrize("titles", [["", ""], ["no guidance", "HeadHunter"]])
+def test_every_picture_is_there_in_its_place(titles: list[str]) -> None:
+    colours = [["red", "green", "blue"], ["black", "yellow", "cyan"]]
+    rows = [[Image.new("RGB", (64, 64), colour) for colour in row] for row in colours]
+    sheet = draw_sheet(rows, titles, ["flat, red apple", "b", "a very long prompt that needs many lines to be shown"])
+    pixels = np.asarray(sheet)
+    boxes = []
+    for colour in (colour for row in colours for colour in row):
+        exact = np.asarray(Image.new("RGB", (1, 1), colour))[0, 0]
+        ys, xs = np.nonzero((pixels == exact).all(axis=2))
+        boxes.append((ys.mean(), xs.mean()))
+        assert len(ys) >= 128 * 128
+    assert boxes[0][1] < boxes[1][1] < boxes[2][1], "columns from left to right"
+    assert boxes[0][0] < boxes[3][0], "rows from top to bottom"
+    assert (pixels[0] == 255).all()
+
+
+def test_other_shapes_keep_their_proportions() -> None:
+    sheet = draw_sheet([[Image.new("RGB", (200, 100), "red")]], [""], ["x"], side=128)
+    ys, xs = np.nonzero((np.asarray(sheet) == (255, 0, 0)).all(axis=2))
+    assert (np.ptp(xs) + 1, np.ptp(ys) + 1) == (128, 64)
+
+
+def test_a_run_gets_a_row_for_each_method(tmp_path: Path) -> None:
+    results = make_results()
+    write_sheet(results, painter(), tmp_path / "sheet.png", tasks=5)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > len(results.methods) * 128
+        assert 5 * 128 < sheet.width < 9 * 128
