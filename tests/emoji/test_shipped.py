@@ -57,7 +57,10 @@ def test_the_silent_t5_changes_nothing(pipe):
 
 def test_the_number_of_empty_text_rows_hardly_matters(pipe):
     prompts = ["flat, red apple", "cartoon, balloon"]
-    few, many = draw(pipe, prompts, max_sequence_length=1), draw(pipe, prompts, max_sequence_length=256)
+    few, many = (
+        draw(pipe, prompts, max_sequence_length=1, num_inference_steps=4),
+        draw(pipe, prompts, max_sequence_length=256, num_inference_steps=4),
+    )
     assert np.abs(few - many).mean() < 0.05
 
 
@@ -80,7 +83,7 @@ def test_facts_are_consistent(facts):
 
 
 def test_the_scorer_knows_the_styles_of_drawn_pictures(pipe, facts):
-    concepts = ["red apple", "cat face", "balloon", "house"]
+    concepts = ["red apple", "cat face"]
     labels = [(style, concept) for style in facts["styles"] for concept in concepts]
     images = draw(pipe, [f"{style}, {concept}" for style, concept in labels])
     scorer = CLIPModel.from_pretrained(MODEL / "scorer").eval()

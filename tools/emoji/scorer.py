@@ -74,7 +74,8 @@ class ScorerStage(Stage):
     so that contrast and sharpness do not pass for style.
 
     Half of the pictures are degraded artwork, half (if there is a bank) are the model's own imperfect pictures with
-    the label that they were made from. Held-out pairs never occur.
+    the label that they were made from. Of the artwork, half is from the first `focus` names (those the model draws),
+    the rest from all names: more of a style to learn from. Held-out pairs never occur.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class ScorerStage(Stage):
         *,
         bank: Bank | None,
         steps: int,
+        focus: int | None = None,
         batch: int = 64,
         lr: float = 1e-3,
         seed: int = 4,
@@ -94,8 +96,9 @@ class ScorerStage(Stage):
         self.artwork, self.bank, self.tokenizer = artwork, bank, tokenizer
         self.names = [name_of(name) for name in artwork.names]
         absent = set(held_out)
-        pairs = [(s, n) for s in range(len(artwork.styles)) for n in range(len(self.names)) if (s, n) not in absent]
+        pairs = [(s, n) for n in range(len(self.names)) for s in range(len(artwork.styles)) if (s, n) not in absent]
         self.pairs = torch.tensor(pairs)
+        self.focused = self.pairs[self.pairs[:, 1] < (focus or len(self.names))]
         torch.manual_seed(seed)
         self.model = model or build_scorer(tokenizer)
         self.average = MovingAverage(self.model)
@@ -110,7 +113,13 @@ class ScorerStage(Stage):
 
     def _pictures(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         own = self.batch // 2 if self.bank is not None else 0
-        rows = self.pairs[torch.randint(len(self.pairs), (self.batch - own,), generator=generator)]
+        wide = (self.batch - own) // 2
+        rows = torch.cat(
+            [
+                table[torch.randint(len(table), (count,), generator=generator)]
+                for table, count in ((self.focused, self.batch - own - wide), (self.pairs, wide))
+            ]
+        )
         real = shift_scale(to_unit(self.artwork.images[rows[:, 0], rows[:, 1]]), generator, shift=3, scale=(0.8, 1.1))
         pictures, labels = [degrade(real, generator)], [rows]
         if self.bank is not None:

@@ -150,10 +150,12 @@ class Build:
             make_bank(pipe, self.latents, self.chosen.styles, self.chosen.names, self.held_out, count=self.bank).save(
                 path
             )
+        others = [name for name in self.art.names if name not in set(self.chosen.names)]
         stage = ScorerStage(
-            self.chosen,
+            self.art.select([*self.chosen.names, *others]),
             self.held_out,
             self.tokenizer,
+            focus=len(self.chosen.names),
             bank=Bank.load(path),
             steps=self.scorer_images // self.batch,
             batch=self.batch,
