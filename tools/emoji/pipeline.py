@@ -110,7 +110,8 @@ def _silent_t5(width: int) -> tuple[T5EncoderModel, PreTrainedTokenizerFast]:
     pipeline asks for by default.
     """
     encoder = T5EncoderModel(T5Config(vocab_size=8, d_model=width, d_kv=1, d_ff=1, num_layers=0, num_heads=1))
-    nn.init.zeros_(encoder.encoder.final_layer_norm.weight)
+    for parameter in encoder.parameters():
+        nn.init.zeros_(parameter)
     words = Tokenizer(models.WordLevel({"</s>": 0, "<unk>": 1}, unk_token="<unk>"))
     words.normalizer = normalizers.Replace(Regex(r"(.|\n)+"), "")
     words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])

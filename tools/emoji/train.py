@@ -54,11 +54,11 @@ class Build:
     folder: Path = Path("build/emoji")
     model: Path = MODEL
     concepts: int | None = None
-    autoencoder_images: int = 22_400
+    autoencoder_images: int = 23_040
     images_seen: int = 230_400
     variants: int = 6
-    bank: int = 6_400
-    scorer_images: int = 51_200
+    bank: int = 3_200
+    scorer_images: int = 345_600
     batch: int = 64
     compile: bool = True
     threads: int = 0
