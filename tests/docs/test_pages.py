@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from pagopt.cli import COMMANDS
-from pagopt.models import EMBEDDED
 from pagopt.recipe import Recipe, load_recipe
 from pagopt.reward import RewardSpec
 from pagopt.study import Study, available_studies
@@ -21,7 +20,6 @@ from pagopt.study import Study, available_studies
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 WITH_PYTHON = ["quickstart", "recipes", "python", "emoji"]
-weights = [EMBEDDED / folder / "config.json" for folder in ("pipeline/transformer", "pipeline/vae", "scorer")]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -29,7 +27,6 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.skipif(not all(file.is_file() for file in weights), reason="the embedded model is not there yet")
 @pytest.mark.parametrize("name", WITH_PYTHON)
 def test_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
