@@ -245,7 +245,9 @@ class Run:
             tests=[paired_test(methods[-1], other) for other in methods[:-1]],
             images_generated=self.evaluator.images_generated + self.judge.images_generated,
             seconds=round(seconds, 1),
-            baseline=Estimate.of(self.scores([candidates[0].recipe])[0]),
+            baseline=Estimate.of(
+                self.objective.combine({k: row[None] for k, row in self.baseline.items()}, self.baseline)
+            ),
         )
 
     def _write(self, results: Results) -> None:
