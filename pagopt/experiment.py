@@ -7,8 +7,6 @@ goes on where it stopped, or returns at once when it is finished.
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from scipy import stats
 
 import pagopt
 from pagopt.errors import StudyError
@@ -29,11 +26,12 @@ from pagopt.models import family_of, load_pipeline
 from pagopt.recipe import Provenance, Recipe
 from pagopt.render import Renderer, Task
 from pagopt.report import write_report, write_sheet
-from pagopt.results import Estimate, Method, PairedTest, Results, Round, load_results
+from pagopt.results import Estimate, Method, Results, Round, load_results
 from pagopt.reward import Objective
 from pagopt.search import HeadHunter
 from pagopt.store import Store
 from pagopt.study import Study
+from pagopt.summary import evidence, paired_test, scores_table
 
 __all__ = ["Folder", "run_study"]
 
@@ -266,50 +264,3 @@ class Run:
         write_sheet(results, self.store.get_image, path / "sheet.png")
         write_report(results, self.store.get_image, path / "report.html")
         results.save(path / "results.json")
-
-
-def paired_test(found: Method, other: Method) -> PairedTest:
-    """One-sided paired t-test of "the found recipe is better than the other" over held-out tasks."""
-    difference = np.array(found.objective) - np.array(other.objective)
-    gain = Estimate.of(difference)
-    p = float(stats.ttest_1samp(difference, 0.0, alternative="greater").pvalue) if gain.se > 0 else 1.0
-    return PairedTest(other.name, gain.mean, gain.se, p, wins=float((difference > 0).mean()))
-
-
-def evidence(results: Results) -> dict[str, Any]:
-    """What a recipe file says about its worth: scores with standard errors, on which prompts and seeds."""
-
-    def summary(values: Sequence[float]) -> dict[str, float]:
-        estimate = Estimate.of(values)
-        return {"mean": round(estimate.mean, 6), "se": round(estimate.se, 6)}
-
-    return {
-        "steps": results.steps,
-        "search_tasks": [list(task) for task in results.search_tasks],
-        "held_out_tasks": [list(task) for task in results.held_out_tasks],
-        "held_out": {
-            method.name: {
-                "objective": summary(method.objective),
-                **{label: summary(values) for label, values in method.rewards.items()},
-            }
-            for method in results.methods
-        },
-        "tests": [{"against": t.against, "difference": t.difference, "p_value": t.p_value} for t in results.tests],
-    }
-
-
-def scores_table(results: Results) -> str:
-    """``scores.csv``: the candidates of every round, then every method on every held-out task."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["phase", "method", "base", "prompt", "seed", "reward", "score", "se", "chosen"])
-    for done in results.rounds:
-        for head, score in done.scores.items():
-            chosen = head in done.chosen
-            row = [f"round {done.number}", head, " ".join(done.base), "", "", "objective"]
-            table.writerow([*row, f"{score.mean:.6g}", f"{score.se:.6g}", int(chosen)])
-    for method in results.methods:
-        for i, (prompt, seed) in enumerate(results.held_out_tasks):
-            for label, values in {"objective": method.objective, **method.rewards}.items():
-                table.writerow(["held-out", method.name, "", prompt, seed, label, f"{values[i]:.6g}", "", ""])
-    return text.getvalue()

@@ -23,6 +23,7 @@ ORDER = [
     "reward",
     "store",
     "results",
+    "summary",
     "evaluate",
     "search",
     "report",

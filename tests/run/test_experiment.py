@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from pagopt.errors import StudyError, UnknownName
-from pagopt.experiment import paired_test, run_study
+from pagopt.experiment import run_study
 from pagopt.recipe import load_recipe
 from pagopt.results import Method, load_results
 from pagopt.study import Study
+from pagopt.summary import paired_test
 
 TRAINER = {"accelerator": "cpu"}
 
