@@ -27,11 +27,11 @@ def tokenizer():
     return CLIPTokenizer(vocab=letters, merges=[], model_max_length=12)
 
 
-def stage(tokenizer, steps=4):
+def stage(tokenizer, steps=4, start=None):
     latents = torch.randn(2, 3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     return DenoiserStage(
         latents, ["ink", "flat"], ["cat", "dog", "red-bus"], [(0, 1)], tokenizer,
-        steps=steps, batch=4, anatomy=TINY, compiled=False,
+        steps=steps, batch=4, anatomy=TINY, start=start, compiled=False,
     )  # fmt: skip
 
 
@@ -66,12 +66,31 @@ def test_one_counted_row_equals_many_equal_rows(tokenizer):
     torch.testing.assert_close(counted, plain, rtol=1e-10, atol=1e-10)
 
 
-def test_held_out_pairs_are_few_and_spread():
+def test_what_is_held_out_is_little_and_spread():
     names = concepts()
-    pairs = held_out(names)
-    assert len(pairs) == len({name for _, name in pairs}) >= 0.04 * 5 * len(names)
-    assert {style for style, _ in pairs} == set(range(5))
-    assert held_out(["red-apple"]) == []
+    kept = held_out(names)
+    assert len(kept.pairs) == len({name for _, name in kept.pairs}) >= 0.04 * 5 * len(names)
+    assert {style for style, _ in kept.pairs} == set(range(5))
+    assert len(kept.names) == len(set(kept.names)) >= 0.03 * len(names)
+    assert not {name for _, name in kept.pairs} & set(kept.names)
+    assert len(kept.from_model()) == len(kept.pairs) + 5 * len(kept.names)
+    assert held_out(["red-apple"]).from_model() == []
+
+
+def test_the_grid_is_large_and_has_no_name_twice():
+    names = concepts()
+    assert len(names) == len(set(names)) >= 850
+
+
+def test_training_can_start_from_a_saved_folder(tokenizer, tmp_path):
+    trained = stage(tokenizer)
+    fit(trained, tmp_path / "run", quiet=True)
+    for name in ("text_encoder", "text_encoder_2", "transformer"):
+        getattr(trained.model, name).save_pretrained(tmp_path / "folder" / name)
+    fresh = stage(tokenizer, start=tmp_path / "folder")
+    expected = trained.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in fresh.model.state_dict().items())
+    assert all(torch.equal(a, b) for a, b in zip(fresh.average.module.parameters(), fresh.model.parameters(), strict=True))
 
 
 def test_held_out_pairs_never_occur_in_training(tokenizer):

@@ -24,6 +24,7 @@ __all__ = [
     "RENDER_SIZE",
     "STYLES",
     "Artwork",
+    "HeldOut",
     "IconSet",
     "concepts",
     "held_out",
@@ -77,11 +78,31 @@ def concepts(limit: int | None = None) -> list[str]:
     return [names[int(i * len(names) / limit)] for i in range(limit)]
 
 
-def held_out(names: list[str]) -> list[tuple[int, int]]:
-    """The (style, name) index pairs in `held_out.txt` that concern these names; no training ever sees them."""
+@dataclass(frozen=True)
+class HeldOut:
+    """What is kept out of training for good, as indices into styles and names.
+
+    `pairs` are (style, name) pairs that neither the model nor the scorer sees; `names` are concepts that the model sees in
+    no style, while the scorer knows their other pictures, because it has to judge them.
+    """
+
+    pairs: list[tuple[int, int]]
+    names: list[int]
+
+    def from_model(self) -> list[tuple[int, int]]:
+        """All pairs that the model never sees."""
+        return sorted({*self.pairs, *((style, name) for style in range(len(STYLES)) for name in self.names)})
+
+
+def held_out(names: list[str]) -> HeldOut:
+    """What `held_out.txt` says of these names; there, the style `*` stands for every style."""
     lines = [line.split() for line in HELD_OUT_FILE.read_text().splitlines() if not line.startswith("#")]
-    styles = list(STYLES)
-    return [(styles.index(style), names.index(name)) for style, name in lines if name in names]
+    index, styles = {name: i for i, name in enumerate(names)}, list(STYLES)
+    known = [(style, index[name]) for style, name in lines if name in index]
+    return HeldOut(
+        pairs=[(styles.index(style), name) for style, name in known if style != "*"],
+        names=[name for style, name in known if style == "*"],
+    )
 
 
 def install() -> Path:

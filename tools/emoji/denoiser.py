@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -71,16 +73,21 @@ class DenoiserStage(Stage):
         lr: float = 1e-3,
         seed: int = 3,
         anatomy: Anatomy | None = None,
+        synonyms: Mapping[str, Sequence[str]] | None = None,
+        start: Path | None = None,
         compiled: bool = True,
     ) -> None:
         super().__init__(steps=steps, lr=lr, batch=batch, seed=seed)
         self.latents, self.styles, self.tokenizer = latents, styles, tokenizer
         self.names = [name_of(name) for name in names]
+        self.synonyms = [(synonyms or {}).get(name, ()) for name in names]
         absent = set(held_out)
         pairs = [(s, n) for s in range(len(styles)) for n in range(len(names)) if (s, n) not in absent]
         self.pairs = torch.tensor(pairs)
         torch.manual_seed(seed)
         self.model = Denoiser(tokenizer, anatomy or Anatomy())
+        if start is not None:
+            self.model.load(start)
         self.average = MovingAverage(self.model)
         self.model.transformer.set_attn_processor(CountedPadding())
         if compiled:
@@ -99,7 +106,7 @@ class DenoiserStage(Stage):
         rows = self.pairs[torch.randint(len(self.pairs), (self.batch,), generator=generator)]
         variant = torch.randint(self.latents.shape[2], (self.batch,), generator=generator)
         latents = self.latents[rows[:, 0], rows[:, 1], variant]
-        captions = [training_caption(self.styles[s], self.names[n], generator) for s, n in rows.tolist()]
+        captions = [training_caption(self.styles[s], self.names[n], generator, self.synonyms[n]) for s, n in rows.tolist()]
         noise = torch.randn(latents.shape, generator=generator)
         times = training_times(self.batch, generator)
         # The number of zero rows is log-uniform in 1..256, whatever `max_sequence_length` a caller may choose.

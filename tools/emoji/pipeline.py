@@ -100,6 +100,15 @@ class Denoiser(nn.Module):
         rows = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
         return rows, torch.cat([first.text_embeds, second.text_embeds], dim=-1)
 
+    def load(self, folder: Path) -> None:
+        """Take over the weights of a pipeline folder of the same anatomy."""
+        for name, kind in (
+            ("text_encoder", CLIPTextModelWithProjection),
+            ("text_encoder_2", CLIPTextModelWithProjection),
+            ("transformer", SD3Transformer2DModel),
+        ):
+            getattr(self, name).load_state_dict(kind.from_pretrained(folder / name).state_dict())
+
 
 def _silent_t5(width: int) -> tuple[T5EncoderModel, PreTrainedTokenizerFast]:
     """A T5 without layers whose output is exactly zero, like the rows the pipeline inserts when T5 is missing.

@@ -7,6 +7,7 @@ from its last checkpoint.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from tools.emoji.pipeline import Anatomy, Denoiser, assemble, save
 from tools.emoji.scorer import ScorerStage, build_scorer, save_scorer
 from tools.emoji.store import average_of
 from tools.emoji.training import fit
-from tools.emoji.vocabulary import keywords, train_tokenizer
+from tools.emoji.vocabulary import keywords, synonyms, train_tokenizer
 
 __all__ = ["Build", "main"]
 
@@ -40,6 +41,8 @@ class Build:
     Args:
         folder: Checkpoints and intermediate results; not part of the repository.
         model: The folder that is shipped.
+        start: A folder like `model` to go on from: its tokenizer and its autoencoder are taken over, and the transformer
+            and the text encoders start with its weights.
         concepts: Use this many of the concepts, spread over the list; all by default.
         autoencoder_images: Pictures the autoencoder sees.
         images_seen: Pictures the transformer sees.
@@ -53,6 +56,7 @@ class Build:
 
     folder: Path = Path("build/emoji")
     model: Path = MODEL
+    start: Path | None = None
     concepts: int | None = None
     autoencoder_images: int = 23_040
     images_seen: int = 230_400
@@ -77,15 +81,17 @@ class Build:
         return self.art.select(artwork.concepts(self.concepts))
 
     @cached_property
-    def held_out(self) -> list[tuple[int, int]]:
-        """(style, concept) pairs that are never trained on."""
+    def held_out(self) -> artwork.HeldOut:
+        """Pairs and concepts that are never trained on."""
         return artwork.held_out(self.chosen.names)
 
     @cached_property
     def tokenizer(self) -> CLIPTokenizer:
         """The tokenizer; trained on first use."""
         path = self.folder / "tokenizer"
-        if not path.exists():
+        if not path.exists() and self.start is not None:
+            shutil.copytree(self.start / "pipeline" / "tokenizer", path)
+        elif not path.exists():
             train_tokenizer(path, self.art.names, keywords())
         return CLIPTokenizer.from_pretrained(path)
 
@@ -93,7 +99,9 @@ class Build:
     def vae(self) -> AutoencoderKL:
         """The autoencoder with its measured scale; trained on first use."""
         path = self.folder / "vae"
-        if not path.exists():
+        if not path.exists() and self.start is not None:
+            shutil.copytree(self.start / "pipeline" / "vae", path)
+        elif not path.exists():
             stage = AutoencoderStage(self.art, steps=self.autoencoder_images // 16)
             fit(stage, self.folder / "autoencoder")
             model = build_autoencoder().eval()
@@ -119,11 +127,13 @@ class Build:
             self.latents,
             self.chosen.styles,
             self.chosen.names,
-            self.held_out,
+            self.held_out.from_model(),
             self.tokenizer,
+            synonyms=synonyms(self.chosen.names),
             steps=self.images_seen // self.batch,
             batch=self.batch,
             compiled=self.compile,
+            start=None if self.start is None else self.start / "pipeline",
         )
         steps = fit(stage, self.folder / "transformer")
         print(f"transformer: {steps * self.batch} images seen")
@@ -137,7 +147,8 @@ class Build:
         facts = {
             "styles": styles,
             "concepts": names,
-            "held_out_pairs": [[styles[s], names[n]] for s, n in self.held_out],
+            "held_out_pairs": [[styles[s], names[n]] for s, n in self.held_out.pairs],
+            "held_out_concepts": [names[n] for n in self.held_out.names],
             "recommended": {"steps": 12, "guidance_scale": 2.0, "max_sequence_length": 1},
         }
         (self.model / "styles.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -147,13 +158,12 @@ class Build:
         path = self.folder / "bank.safetensors"
         if not path.exists():
             pipe = StableDiffusion3Pipeline.from_pretrained(self.model / "pipeline")
-            make_bank(pipe, self.latents, self.chosen.styles, self.chosen.names, self.held_out, count=self.bank).save(
-                path
-            )
+            styles, names, absent = self.chosen.styles, self.chosen.names, self.held_out.from_model()
+            make_bank(pipe, self.latents, styles, names, absent, count=self.bank).save(path)
         others = [name for name in self.art.names if name not in set(self.chosen.names)]
         stage = ScorerStage(
             self.art.select([*self.chosen.names, *others]),
-            self.held_out,
+            self.held_out.pairs,
             self.tokenizer,
             focus=len(self.chosen.names),
             bank=Bank.load(path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -11,16 +12,41 @@ from transformers import CLIPTokenizer
 from tools.emoji.artwork import STYLES, install
 from tools.emoji.captions import caption, name_of
 
-__all__ = ["MAX_LENGTH", "keywords", "train_tokenizer"]
+__all__ = ["MAX_LENGTH", "keywords", "synonyms", "train_tokenizer"]
 
 MAX_LENGTH = 12
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
-def keywords() -> list[str]:
-    """All words of `emojilib`, which later versions use as synonyms."""
+def _keyword_table() -> dict[str, list[str]]:
+    """Keywords of every emoji character in `emojilib`; the first is its name."""
     table: dict[str, list[str]] = json.loads((install() / "emojilib" / "dist" / "emoji-en-US.json").read_text())
-    return sorted({word.replace("_", " ") for words in table.values() for word in words})
+    return {emoji: [word.replace("_", " ").lower() for word in words] for emoji, words in table.items()}
+
+
+def keywords() -> list[str]:
+    """All words of `emojilib`: the tokenizer learns them."""
+    return sorted({word for words in _keyword_table().values() for word in words})
+
+
+def synonyms(names: list[str], *, shared_by: int = 2, most: int = 4) -> dict[str, list[str]]:
+    """Other words for each icon name: `emojilib` keywords of letters only that at most `shared_by` of the names have.
+
+    A word that names another icon ("sun" for "sun with face") is no synonym.
+    """
+    characters: dict[str, str] = json.loads((install() / "@iconify-json" / "noto" / "chars.json").read_text())
+    table = {emoji.replace("\ufe0f", ""): words for emoji, words in _keyword_table().items()}
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for code, name in characters.items():
+        emoji = "".join(chr(int(part, 16)) for part in code.split("-")).replace("\ufe0f", "")
+        if name in found and not found[name]:
+            found[name] = [w for w in table.get(emoji, []) if w.replace(" ", "").isalpha() and w.isascii()]
+    taken = {name_of(name) for name in names} | set(STYLES)
+    count = Counter(word for words in found.values() for word in set(words))
+    return {
+        name: [w for w in dict.fromkeys(words) if count[w] <= shared_by and w not in taken][:most]
+        for name, words in found.items()
+    }
 
 
 def train_tokenizer(folder: Path, names: list[str], words: list[str], *, vocabulary: int = 3000) -> CLIPTokenizer:
