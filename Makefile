@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo "-c constraints-cpu.txt")
 PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: help demo test lint types docs wheel emoji clean
+.PHONY: help demo test lint types docs wheel openclip emoji clean
 
 help:           ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,6 +31,10 @@ wheel: $(VENV)/.developer       ## build the wheel into dist/
 	rm -rf dist
 	$(RUN)/python -m build --wheel --outdir dist . >/dev/null
 	@ls -l dist
+
+openclip: $(VENV)/.developer    ## load the embedded scorer with open_clip, in a folder of its own, and compare
+	$(PIP) --upgrade --target build/openclip --no-deps -r tests/openclip/requirements.txt
+	PYTHONPATH=build/openclip:tests/openclip $(RUN)/python -m pytest -p torchvision_guard -m openclip tests/openclip
 
 emoji: $(VENV)/.developer       ## train the embedded model again (needs npm; resumable; hours on a CPU)
 	$(RUN)/python -m tools.emoji

@@ -24,6 +24,7 @@ ORDER = [
     "store",
     "results",
     "summary",
+    "distribution",
     "evaluate",
     "search",
     "report",

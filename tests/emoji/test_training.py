@@ -90,7 +90,9 @@ def test_training_can_start_from_a_saved_folder(tokenizer, tmp_path):
     fresh = stage(tokenizer, start=tmp_path / "folder")
     expected = trained.model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in fresh.model.state_dict().items())
-    assert all(torch.equal(a, b) for a, b in zip(fresh.average.module.parameters(), fresh.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(fresh.average.module.parameters(), fresh.model.parameters(), strict=True)
+    )
 
 
 def test_held_out_pairs_never_occur_in_training(tokenizer):

@@ -82,8 +82,8 @@ def concepts(limit: int | None = None) -> list[str]:
 class HeldOut:
     """What is kept out of training for good, as indices into styles and names.
 
-    `pairs` are (style, name) pairs that neither the model nor the scorer sees; `names` are concepts that the model sees in
-    no style, while the scorer knows their other pictures, because it has to judge them.
+    `pairs` are (style, name) pairs that neither the model nor the scorer sees; `names` are concepts that the model sees
+    in no style, while the scorer knows their other pictures, because it has to judge them.
     """
 
     pairs: list[tuple[int, int]]

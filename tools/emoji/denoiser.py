@@ -106,7 +106,9 @@ class DenoiserStage(Stage):
         rows = self.pairs[torch.randint(len(self.pairs), (self.batch,), generator=generator)]
         variant = torch.randint(self.latents.shape[2], (self.batch,), generator=generator)
         latents = self.latents[rows[:, 0], rows[:, 1], variant]
-        captions = [training_caption(self.styles[s], self.names[n], generator, self.synonyms[n]) for s, n in rows.tolist()]
+        captions = [
+            training_caption(self.styles[s], self.names[n], generator, self.synonyms[n]) for s, n in rows.tolist()
+        ]
         noise = torch.randn(latents.shape, generator=generator)
         times = training_times(self.batch, generator)
         # The number of zero rows is log-uniform in 1..256, whatever `max_sequence_length` a caller may choose.

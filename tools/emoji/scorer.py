@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,16 +12,17 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 
 from tools.emoji.artwork import Artwork
 from tools.emoji.augment import shift_scale, to_unit
-from tools.emoji.captions import caption, name_of
+from tools.emoji.captions import caption, content, name_of
 from tools.emoji.degrade import degrade, spoil
 from tools.emoji.imperfect import Bank
+from tools.emoji.open_clip import save_open_clip
 from tools.emoji.store import save_half
 from tools.emoji.training import MovingAverage, Stage
 
 __all__ = ["ScorerStage", "build_scorer", "save_scorer"]
 
 
-def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 96, layers: int = 4, projection: int = 96) -> CLIPModel:
+def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 4) -> CLIPModel:
     """A ViT on 8 x 8 patches of 64 x 64 pictures and a small text tower."""
     tokens = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -30,13 +32,13 @@ def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 96, layers: int = 4, 
     config = CLIPConfig(
         text_config={
             "vocab_size": len(tokenizer),
-            "hidden_size": 96,
-            "intermediate_size": 384,
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
             "num_hidden_layers": 2,
-            "num_attention_heads": 3,
+            "num_attention_heads": width // 32,
             "max_position_embeddings": tokenizer.model_max_length,
             "hidden_act": "gelu",
-            "projection_dim": projection,
+            "projection_dim": width,
             **tokens,
         },
         vision_config={
@@ -47,9 +49,9 @@ def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 96, layers: int = 4, 
             "image_size": 64,
             "patch_size": 8,
             "hidden_act": "gelu",
-            "projection_dim": projection,
+            "projection_dim": width,
         },
-        projection_dim=projection,
+        projection_dim=width,
     )
     model = CLIPModel(config)
     nn.init.normal_(model.text_model.embeddings.token_embedding.weight, std=0.3)
@@ -58,6 +60,8 @@ def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 96, layers: int = 4, 
 
 
 SPOILT_SHARE = 0.2
+CONTENTS = 256
+"""Names that a picture is told from in one step."""
 
 
 def doubtful_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, doubt: torch.Tensor) -> torch.Tensor:
@@ -90,11 +94,13 @@ class ScorerStage(Stage):
         batch: int = 64,
         lr: float = 1e-3,
         seed: int = 4,
+        synonyms: Mapping[str, Sequence[str]] | None = None,
         model: CLIPModel | None = None,
     ) -> None:
         super().__init__(steps=steps, lr=lr, batch=batch, seed=seed, weight_decay=0.05)
         self.artwork, self.bank, self.tokenizer = artwork, bank, tokenizer
         self.names = [name_of(name) for name in artwork.names]
+        self.synonyms = [(synonyms or {}).get(name, ()) for name in artwork.names]
         absent = set(held_out)
         pairs = [(s, n) for n in range(len(self.names)) for s in range(len(artwork.styles)) if (s, n) not in absent]
         self.pairs = torch.tensor(pairs)
@@ -139,13 +145,15 @@ class ScorerStage(Stage):
         unique, which = torch.unique(labels, dim=0, return_inverse=True)
         # Both orders of style and content are read alike.
         styled = [
-            caption(self.artwork.styles[s], self.names[n], style_first=bool(i % 3))
+            caption(
+                self.artwork.styles[s], content(self.names[n], self.synonyms[n], generator), style_first=bool(i % 3)
+            )
             for i, (s, n) in enumerate(unique.tolist())
         ]
         # Of the contents that are not in this batch, a sample is enough.
         present, content_label = torch.unique(labels[:, 1], return_inverse=True)
         others = [n for n in torch.randperm(len(self.names), generator=generator).tolist() if n not in present]
-        shown = [*present.tolist(), *others[: self.batch - len(present)]]
+        shown = [*present.tolist(), *others[: CONTENTS - len(present)]]
         contents = [self.names[n] for n in shown]
         texts = self._texts([*contents, *self.artwork.styles, *styled])
         logits = self.model.logit_scale.exp().clamp(max=50) * features @ texts.T
@@ -163,9 +171,10 @@ class ScorerStage(Stage):
 
 
 def save_scorer(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Write model, tokenizer and preprocessing to one folder that `CLIPModel.from_pretrained` reads."""
+    """Write model, tokenizer and preprocessing to one folder that transformers' CLIP classes and open_clip read."""
     save_half(model, folder)
     tokenizer.save_pretrained(folder)
+    save_open_clip(model, tokenizer, folder)
     size = {"height": 64, "width": 64}
     processor = CLIPImageProcessor(
         do_resize=True,

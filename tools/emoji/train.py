@@ -41,8 +41,8 @@ class Build:
     Args:
         folder: Checkpoints and intermediate results; not part of the repository.
         model: The folder that is shipped.
-        start: A folder like `model` to go on from: its tokenizer and its autoencoder are taken over, and the transformer
-            and the text encoders start with its weights.
+        start: A folder like `model` to go on from: its tokenizer and its autoencoder are taken over, and the
+            transformer and the text encoders start with its weights.
         concepts: Use this many of the concepts, spread over the list; all by default.
         autoencoder_images: Pictures the autoencoder sees.
         images_seen: Pictures the transformer sees.
@@ -51,6 +51,7 @@ class Build:
         scorer_images: Pictures the scorer sees.
         batch: Batch of the transformer and of the scorer.
         compile: Compile the transformer (slow start, then about twice the speed).
+        precision: Of the transformer's training, as Lightning names it: "bf16-mixed" on a GPU.
         threads: CPU threads; 0 leaves torch's choice.
     """
 
@@ -61,10 +62,11 @@ class Build:
     autoencoder_images: int = 23_040
     images_seen: int = 230_400
     variants: int = 6
-    bank: int = 3_200
+    bank: int = 12_800
     scorer_images: int = 345_600
     batch: int = 64
     compile: bool = True
+    precision: str = "32-true"
     threads: int = 0
 
     @cached_property
@@ -135,7 +137,7 @@ class Build:
             compiled=self.compile,
             start=None if self.start is None else self.start / "pipeline",
         )
-        steps = fit(stage, self.folder / "transformer")
+        steps = fit(stage, self.folder / "transformer", precision=self.precision)
         print(f"transformer: {steps * self.batch} images seen")
 
     def export(self) -> None:
@@ -166,6 +168,7 @@ class Build:
             self.held_out.pairs,
             self.tokenizer,
             focus=len(self.chosen.names),
+            synonyms=synonyms(self.chosen.names),
             bank=Bank.load(path),
             steps=self.scorer_images // self.batch,
             batch=self.batch,

@@ -93,7 +93,15 @@ class _Steps(IterableDataset[int]):
             yield 0
 
 
-def fit(stage: Stage, folder: Path, *, steps: int | None = None, every: int = 500, quiet: bool = False) -> int:
+def fit(
+    stage: Stage,
+    folder: Path,
+    *,
+    steps: int | None = None,
+    every: int = 500,
+    precision: str = "32-true",
+    quiet: bool = False,
+) -> int:
     """Train until `steps` (default: the stage's own) or go on from `folder/last.ckpt`; return the steps done.
 
     Checkpoints hold tensors and plain values only and are read with `weights_only=True`.
@@ -103,6 +111,7 @@ def fit(stage: Stage, folder: Path, *, steps: int | None = None, every: int = 50
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,
+        precision=precision,
         max_steps=steps or stage.steps,
         logger=False,
         callbacks=[saver] if quiet else [saver, TQDMProgressBar(refresh_rate=50)],
