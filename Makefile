@@ -11,8 +11,8 @@ PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check $(CONSTR
 help:           ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-demo: $(VENV)/.installed        ## find the heads that serve the style "flat" and draw the pictures (runs/demo)
-	$(RUN)/pagopt search flat --out runs/demo --batch_size 32
+demo: $(VENV)/.installed        ## find the heads that make the pictures more colourful, and draw them (runs/demo)
+	$(RUN)/pagopt search vivid --out runs/demo --batch_size 32
 
 test: $(VENV)/.developer        ## all tests that need neither a GPU nor downloaded weights
 	$(RUN)/python -m pytest

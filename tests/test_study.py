@@ -13,7 +13,7 @@ from pagopt.render import Task
 from pagopt.reward import RewardSpec
 from pagopt.study import Study, available_studies, find_study
 
-SHIPPED = ["flat", "glossy", "ink", "sd3_golden_hour", "sd3_quality"]
+SHIPPED = ["flat", "glossy", "ink", "sd3_golden_hour", "sd3_quality", "vivid"]
 
 
 def study(**changes: Any) -> Study:

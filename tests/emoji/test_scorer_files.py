@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer
 
+from tools.emoji.artwork import Artwork
+from tools.emoji.imperfect import Bank
 from tools.emoji.open_clip import open_clip_config, open_clip_weights
-from tools.emoji.scorer import build_scorer, save_scorer
+from tools.emoji.scorer import ScorerStage, build_scorer, save_scorer
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +47,21 @@ def test_the_folder_holds_both_forms(model, tokenizer, tmp_path):
     expected = open_clip_weights(loaded)
     assert weights.keys() == expected.keys()
     assert all(torch.equal(value.float(), expected[name]) for name, value in weights.items())
+
+
+def test_a_step_of_training_has_finite_losses_and_gradients(tokenizer):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, 3, 3, 128, 128), dtype=torch.uint8, generator=generator)
+    names = ["cat", "red-bus", "sun"]
+    bank = Bank(images[:, 0, :, ::2, ::2].contiguous(), torch.tensor([[s, 0] for s in range(5)]))
+    stage = ScorerStage(
+        Artwork(["flat", "glossy", "ink", "cartoon", "monotone"], names, images),
+        [(0, 1)], tokenizer, bank=bank, steps=2, batch=8, synonyms={"cat": ["puss"]},
+        model=build_scorer(tokenizer, width=32, layers=1),
+    )  # fmt: skip
+    losses = stage.loss(0, generator)
+    losses["loss"].backward()
+    assert set(losses) == {"loss", "content", "style", "pair"}
+    assert all(value.isfinite() for value in losses.values())
+    assert stage.model.visual_projection.weight.grad.abs().sum() > 0
+    assert [0, 1] not in stage.pairs.tolist()

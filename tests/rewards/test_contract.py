@@ -10,14 +10,17 @@ import torch
 from PIL import Image
 
 from pagopt.reward import Reward, load_reward
+from pagopt_rewards.towers import absent
 
 PROMPTS = ["flat, red apple", "ink, cat", "a glossy rocket", "flat, cat", "ink, red apple", "glossy, cat", "flat, cat"]
-SHIPPED = ["brightness", "clip", "colorfulness", "sharpness", "style"]
+SHIPPED = ["brightness", "clip", "colorfulness", "judge", "sharpness", "style"]
 CLASSES = {name: f"pagopt_rewards.{name}:{name.capitalize()}" for name in SHIPPED}
 
 
 @pytest.fixture(scope="module", params=SHIPPED)
 def reward(request: pytest.FixtureRequest, tiny_clip: str) -> Reward:
+    if request.param == "judge" and absent():
+        pytest.skip(absent())
     args: dict[str, Any] = {"model": tiny_clip} if request.param in {"clip", "style"} else {}
     return load_reward(CLASSES[request.param], **args)
 

@@ -170,7 +170,7 @@ class Exam:
 
     def distances(self, methods: Mapping[str, Recipe], count: int, repeats: int) -> list[dict[str, object]]:
         """Distances to the real artwork of the same pairs in the judge's features, methods on the same seeds."""
-        pairs = choose(self.pairs["seen"], count, self.seed + 1)
+        pairs = choose(self.pairs["seen"], count, self.seed)
         real = self.judge.features(self.artwork(pairs, moved=False)).numpy()
         drawn = {}
         for name, recipe in methods.items():

@@ -158,11 +158,11 @@ class ScorerStage(Stage):
         texts = self._texts([*contents, *self.artwork.styles, *styled])
         logits = self.model.logit_scale.exp().clamp(max=50) * features @ texts.T
         count, styles = len(contents), len(self.artwork.styles)
-        content, style, pair = logits.split([count, styles, len(styled)], dim=1)
+        by_name, by_style, by_caption = logits.split([count, styles, len(styled)], dim=1)
         losses = {
-            "content": doubtful_cross_entropy(content, content_label, doubt),
-            "style": doubtful_cross_entropy(style, labels[:, 0], doubt),
-            "pair": doubtful_cross_entropy(pair, which, doubt),
+            "content": doubtful_cross_entropy(by_name, content_label, doubt),
+            "style": doubtful_cross_entropy(by_style, labels[:, 0], doubt),
+            "pair": doubtful_cross_entropy(by_caption, which, doubt),
         }
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
