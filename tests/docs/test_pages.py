@@ -31,7 +31,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = Recipe(heads="L3.H2 L4.H1", strength=0.5, scale=2.0, cfg=1.0)
-    for file in ("recipe.json", "runs/flat/recipe.json"):
+    for file in ("recipe.json", "runs/vivid/recipe.json"):
         recipe.save(Path(file))
     page = ROOT / "docs" / f"{name}.md"
     code = "\n".join(blocks(page, "python"))
