@@ -44,7 +44,7 @@ def stack(blocks: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     image = Image.new("RGB", (width, height), "white")
     y = 0
     for title, block in blocks:
-        ImageDraw.Draw(image).text((12, y + room), title, fill=INK, font=font, anchor="ls")
+        ImageDraw.Draw(image).text((12, y + room - 8), title, fill=INK, font=font, anchor="ls")
         image.paste(block, (0, y + room))
         y += room + block.height
     return image
