@@ -70,7 +70,9 @@ def test_tokens_round_trip_and_the_longest_caption_fits(pipe, facts):
     for concept in facts["concepts"]:
         tokens = tokenizer(f"monotone, {concept}").input_ids
         assert len(tokens) <= 12
-        assert tokenizer.decode(tokens, skip_special_tokens=True) == f"monotone , {concept}"
+        # CLIP's tokenizer sets digits apart: "1st" comes back as "1 st".
+        decoded = tokenizer.decode(tokens, skip_special_tokens=True)
+        assert decoded.replace(" ", "") == f"monotone,{concept}".replace(" ", "")
 
 
 def test_facts_are_consistent(facts):
