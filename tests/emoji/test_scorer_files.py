@@ -5,21 +5,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel
 
 from tools.emoji.artwork import Artwork
 from tools.emoji.imperfect import Bank
 from tools.emoji.open_clip import open_clip_config, open_clip_weights
 from tools.emoji.scorer import ScorerStage, build_scorer, save_scorer
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    letters = {"<|startoftext|>": 0, "<|endoftext|>": 1}
-    for letter in "abcdefghijklmnopqrstuvwxyz,":
-        letters[letter] = len(letters)
-        letters[letter + "</w>"] = len(letters)
-    return CLIPTokenizer(vocab=letters, merges=[], model_max_length=12)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from diffusers.models.attention_processor import JointAttnProcessor2_0
-from transformers import CLIPTokenizer
 
 from tools.emoji.artwork import concepts, held_out
 from tools.emoji.augment import reduce_area, shift_scale, to_unit
@@ -16,15 +15,6 @@ from tools.emoji.training import fit, rate
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 TINY = Anatomy(layers=2, heads=2, head_dim=16, text_width=24, text_heads=2, latent_channels=4, latent_size=8)
-
-
-@pytest.fixture
-def tokenizer():
-    letters = {"<|startoftext|>": 0, "<|endoftext|>": 1}
-    for letter in "abcdefghijklmnopqrstuvwxyz,":
-        letters[letter] = len(letters)
-        letters[letter + "</w>"] = len(letters)
-    return CLIPTokenizer(vocab=letters, merges=[], model_max_length=12)
 
 
 def stage(tokenizer, steps=4, start=None):

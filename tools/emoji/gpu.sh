@@ -13,7 +13,7 @@ folder=${2:?a folder}
 
 pack() {
     mkdir -p "$folder"
-    (cd tools/emoji && npm ci --ignore-scripts && tar cJf - node_modules) >"$folder/icons.tar.xz"
+    (cd tools/emoji && npm ci --ignore-scripts >&2 && tar cJf - node_modules) >"$folder/icons.tar.xz"
     python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
         --dest "$folder" 'diffusers>=0.42,<0.43' 'jsonargparse>=4.40' docstring-parser typeshed-client \

@@ -60,10 +60,10 @@ class Build:
     start: Path | None = None
     concepts: int | None = None
     autoencoder_images: int = 23_040
-    images_seen: int = 230_400
+    images_seen: int = 537_600
     variants: int = 6
     bank: int = 12_800
-    scorer_images: int = 345_600
+    scorer_images: int = 448_000
     batch: int = 64
     compile: bool = True
     precision: str = "32-true"
