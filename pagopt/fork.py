@@ -7,7 +7,7 @@ instead of ``2 L``. Nothing is approximated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,36 @@ import torch
 from torch import Tensor
 
 from pagopt.heads import HeadMap
-from pagopt.perturb import Target, target_named
-from pagopt.recipe import Recipe
+from pagopt.recipe import STRAIGHT, Recipe
+from pagopt.targets import Target, make_target
 
-__all__ = ["Fork", "SiteKey"]
+__all__ = ["Fork", "Move", "SiteKey"]
 
 SiteKey = tuple[int, str]  # block and name of an attention site
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one target does at one site.
+
+    Attributes:
+        target: Where the maps of the selected heads go.
+        path: How.
+        strengths: u, (copies begun, heads); 0 where a copy does not use this target.
+        pairs: The (copy, head) indices of what is not 0, two tensors (P,).
+        weights: u of the pairs, (P,).
+    """
+
+    target: Target
+    path: str
+    strengths: Tensor
+    pairs: tuple[Tensor, Tensor]
+    weights: Tensor
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is cheapest over whole rows: no queries are looked at, and no map is built."""
+        return self.path == STRAIGHT and not self.target.needs_queries
 
 
 @dataclass(frozen=True)
@@ -36,22 +60,32 @@ class Fork:
     The batch holds ``rows`` rows and after them the copies, in the order of the block at which they begin.
 
     Args:
-        rows: Rows of the batch as the pipeline made it.
-        recipes: The recipe of every guided row, none of them plain.
+        rows: Rows of the batch before any copy.
+        recipes: For every guided image its row in the batch and its recipe, none of them plain. Several images may
+            share a row, as long as they are the same.
         heads: The heads of the model.
+        shared: Names of arguments that have no batch dimension.
         at_input: Whether all copies begin before the first block (exact too, but dearer). Needed where the model
             adds batch-first tensors between its blocks, as for a ControlNet.
     """
 
-    def __init__(self, rows: int, recipes: Mapping[int, Recipe], heads: HeadMap, at_input: bool = False) -> None:
+    def __init__(
+        self,
+        rows: int,
+        recipes: Sequence[tuple[int, Recipe]],
+        heads: HeadMap,
+        shared: Collection[str] = (),
+        at_input: bool = False,
+    ) -> None:
         self.rows = rows
-        copies = sorted(
-            (_Copy(_first_block(recipe), row, recipe) for row, recipe in recipes.items()),
-            key=lambda copy: (copy.start, copy.row),
-        )
+        order = sorted(range(len(recipes)), key=lambda i: (_first_block(recipes[i][1]), i))
+        copies = [_Copy(_first_block(recipes[i][1]), *recipes[i]) for i in order]
+        self.order = order
+        """For every copy, the position in ``recipes`` of what it is a copy for."""
         self.sources = [copy.row for copy in copies]
         self.recipes = [copy.recipe for copy in copies]
         self.at_input = at_input
+        self._shared = frozenset(shared)
         self._begun = [sum(at_input or copy.start <= block for copy in copies) for block in range(heads.blocks)]
         self._heads = {(site.block, site.name): site.heads for site in heads.sites}
         self.sites: frozenset[SiteKey] = frozenset(
@@ -65,7 +99,11 @@ class Fork:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def enter(self, arguments: Any, block: int) -> Any:
+    def begun(self, block: int) -> int:
+        """How many copies run through a block."""
+        return self._begun[block]
+
+    def enter(self, arguments: Mapping[str, Any], block: int) -> dict[str, Any]:
         """Extend the arguments of a block by the rows that it has to see.
 
         Tensors from the block before get the copies that begin here; tensors from the pipeline (the time embedding,
@@ -76,38 +114,32 @@ class Fork:
             block: Number of the block; the number of blocks stands for what comes after them.
         """
         if self.at_input:
-            return arguments
+            return dict(arguments)
         last = len(self._begun) - 1
         return self._extend(arguments, self._begun[block - 1] if block else 0, self._begun[min(block, last)])
 
-    def enter_input(self, arguments: Any) -> Any:
+    def enter_input(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Extend the arguments of the whole transformer by all copies."""
         return self._extend(arguments, 0, len(self))
 
-    def strengths(self, site: SiteKey, like: Tensor) -> list[tuple[Target, Tensor]]:
-        """What to do to the copies at one attention site.
+    def moves(self, site: SiteKey, like: Tensor) -> tuple[Move, ...]:
+        """What to do to the copies at one attention site: one item for each target and path in use there.
 
         Args:
             site: Block and name of it.
             like: A tensor of the dtype and device wanted.
-
-        Returns:
-            For each target that is in use there: the strengths ``u``, shape (copies begun, heads), 0 where a copy
-            does not use it.
         """
         key = (site, like.dtype, like.device)
         if key not in self._tensors:
-            tables: dict[str, list[list[float]]] = {}
+            tables: dict[Any, list[list[float]]] = {}
             for number, recipe in enumerate(self.recipes):
                 for head, strength in zip(recipe.heads, recipe.strengths, strict=True):
                     if strength > 0 and (head.block, head.site) == site:
                         zeros = [[0.0] * self._heads[site] for _ in range(self._begun[head.block])]
-                        tables.setdefault(recipe.target, zeros)[number][head.head] = strength
-            self._tensors[key] = [
-                (target_named(target), torch.tensor(table, dtype=like.dtype, device=like.device))
-                for target, table in tables.items()
-            ]
-        found: list[tuple[Target, Tensor]] = self._tensors[key]
+                        kind = (recipe.target, recipe.options, recipe.path)
+                        tables.setdefault(kind, zeros)[number][head.head] = strength
+            self._tensors[key] = tuple(_move(*kind, table, like) for kind, table in tables.items())
+        found: tuple[Move, ...] = self._tensors[key]
         return found
 
     def scales(self, cfg: float, like: Tensor) -> Tensor:
@@ -135,11 +167,18 @@ class Fork:
             if present == want:
                 return value
             return torch.cat([value, value.index_select(0, self.index(value.device, present, want))])
-        if isinstance(value, dict):
-            return {key: self._extend(item, have, want) for key, item in value.items()}
+        if isinstance(value, Mapping):
+            return {k: item if k in self._shared else self._extend(item, have, want) for k, item in value.items()}
         if type(value) in (list, tuple):
             return type(value)(self._extend(item, have, want) for item in value)
         return value
+
+
+def _move(target: str, options: Any, path: str, table: list[list[float]], like: Tensor) -> Move:
+    places = [(i, j) for i, row in enumerate(table) for j, u in enumerate(row) if u > 0]
+    copies, heads = (torch.tensor(index, device=like.device) for index in zip(*places, strict=True))
+    strengths = torch.tensor(table, dtype=like.dtype, device=like.device)
+    return Move(make_target(target, dict(options), path), path, strengths, (copies, heads), strengths[copies, heads])
 
 
 def _first_block(recipe: Recipe) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -22,12 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pagopt.errors import GuidanceError, ModelError, UnknownName
-from pagopt.fork import Fork, SiteKey
-from pagopt.models import Attention, family_of
+from pagopt.duplicates import Distinct, distinct
+from pagopt.errors import GuidanceError, ModelError, RecipeError, UnknownName
+from pagopt.fork import Fork
+from pagopt.models import family_of
 from pagopt.models.sampling import Sampling
-from pagopt.perturb import guide, interpolate, target_named
-from pagopt.recipe import Recipe
+from pagopt.perturb import guide
+from pagopt.recipe import STRAIGHT, Recipe
+from pagopt.sites import SiteHooks
+from pagopt.targets import make_target
 
 __all__ = ["Guidance", "guided"]
 
@@ -55,7 +58,7 @@ def guided(pipe: Any, recipe: Recipe | Sequence[Recipe]) -> Iterator[Guidance]:
     """
     try:
         guidance = Guidance(pipe, recipe)
-    except (ModelError, UnknownName) as error:
+    except (ModelError, RecipeError, UnknownName) as error:
         raise GuidanceError(str(error)) from error
     transformer = guidance.transformer
     if transformer in _under_guidance:
@@ -81,8 +84,8 @@ class Guidance:
 
     def __init__(self, pipe: Any, recipe: Recipe | Sequence[Recipe]) -> None:
         self.calls = self.steps = self.block_evaluations = 0
-        self._sampling = Sampling(pipe)
         self._family = family_of(pipe)
+        self._sampling = Sampling(pipe, self._family)
         if not hasattr(pipe, "transformer"):
             raise GuidanceError(f"guided() takes a whole pipeline, not a {type(pipe).__name__}")
         self.transformer: nn.Module = getattr(pipe.transformer, "_orig_mod", pipe.transformer)
@@ -93,30 +96,47 @@ class Guidance:
             if not isinstance(item, Recipe):
                 raise GuidanceError(f"guided() takes a Recipe or several, not {item!r}; Recipe.load reads a file")
             self._heads.check(item.heads)
-            target_named(item.target)
         if not self._recipes:
             raise GuidanceError("guided() got an empty list of recipes: give one for each image")
+        targets = {
+            key: make_target(key[0], dict(key[1]), key[2])
+            for key in {(item.target, item.options, item.path) for item in self._recipes}
+        }
         self._plain = all(item.is_plain for item in self._recipes)
         if not self._plain and any(_is_compiled(module) for module in (pipe.transformer, *self.transformer.modules())):
             raise GuidanceError(
                 "the transformer is compiled, and compiled code does not run the hooks of this version of pagopt: "
                 "load the pipeline again without torch.compile"
             )
-        used = {(head.block, head.site) for item in self._recipes for head in item.heads}
+        # At every used site, whether some target there looks at queries.
+        used: dict[tuple[int, str], bool] = {}
+        for item in self._recipes:
+            looks = targets[item.target, item.options, item.path].needs_queries or item.path != STRAIGHT
+            for head in item.heads:
+                used[head.block, head.site] = used.get((head.block, head.site), False) or looks
+        self._needs_grid = any(used.values())
         sites = () if self._plain else self._family.attentions(self.transformer)
-        self._attentions = [site for site in sites if site.key in used]
+        self._sites = {site.key: SiteHooks(site, self._family, used[site.key]) for site in sites if site.key in used}
         self._signature = inspect.signature(self.transformer.forward)
         self._forks: dict[Any, Fork] = {}
-        self._effective: set[int] = set()  # conditional rows whose perturbation was seen to change something
+        self._effective: set[int] = set()  # images whose perturbation was seen to change something
         self._warned = False
         self._reset()
 
     def _reset(self) -> None:
         self._fork: Fork | None = None
-        self._skips = False
+        self._distinct: Distinct | None = None
+        self._skips = self._again = False
         self._cfg = 1.0
-        self._values: dict[SiteKey, dict[int, Tensor]] = {}  # V of the copies, by site and stream
-        self._reached: dict[SiteKey, set[int]] = {}  # streams that were perturbed, by site
+        for site in self._sites.values():
+            site.reset()
+
+    def _forget(self) -> None:
+        """Let go of everything that belongs to a call of the pipeline."""
+        self._reset()
+        self._sampling.reset()
+        self._correction: tuple[Tensor, Tensor] | None = None
+        self._apart = False
 
     def install(self, hooks: ExitStack) -> None:
         """Register all hooks; closing ``hooks`` removes them."""
@@ -124,24 +144,19 @@ class Guidance:
         def add(handle: Any) -> None:
             hooks.callback(handle.remove)
 
-        hooks.callback(self._reset)
-        self._correction: tuple[Tensor, Tensor] | None = None
-        hooks.callback(setattr, self, "_correction", None)
+        self._forget()
+        hooks.callback(self._forget)
         add(self.transformer.register_forward_pre_hook(self._begin, with_kwargs=True))
         add(self.transformer.register_forward_hook(self._finish))
         blocks = self._family.blocks(self.transformer)
         for number, block in enumerate(blocks):
-            add(block.register_forward_pre_hook(partial(self._enter_block, number), with_kwargs=True))
+            enter = partial(self._enter_block, number, _names(block))
+            add(block.register_forward_pre_hook(enter, with_kwargs=True))
         for module in self._family.tail(self.transformer):
-            add(module.register_forward_pre_hook(partial(self._enter_tail, len(blocks)), with_kwargs=True))
-        for attention in self._attentions:
-            for stream, part in enumerate(attention.streams):
-                for tap in part.values:
-                    capture = partial(self._capture, attention, stream, tap.parts)
-                    add(tap.module.register_forward_hook(capture))
-                if part.output is not None:
-                    perturb = partial(self._perturb, attention, stream)
-                    add(part.output.register_forward_pre_hook(perturb))
+            enter = partial(self._enter_tail, len(blocks), _names(module))
+            add(module.register_forward_pre_hook(enter, with_kwargs=True))
+        for site in self._sites.values():
+            site.install(add)
 
     def check_used(self) -> None:
         """Complain if there was something to do and the transformer never ran."""
@@ -161,6 +176,9 @@ class Guidance:
         if given.get("skip_layers") is not None:  # the pipeline's own skip-layer guidance
             self._skips = True
             return None
+        if self._sampling.is_unconditional(given["hidden_states"]):
+            self._again = True
+            return None
         self._correction = None
         rows = int(given["hidden_states"].shape[0])
         self._offset, self._cfg = offset, _ = self._sampling.conditional(rows)
@@ -174,82 +192,97 @@ class Guidance:
         if self._plain:
             return None
         step, steps = self._sampling.step(given["timestep"])
-        active = {
-            offset + row: recipe
-            for row, recipe in enumerate(recipes)
-            if not recipe.is_plain and step in recipe.active_steps(steps)
-        }
-        if not active:
-            return None
-        for attention in self._attentions:
-            self._check_processor(attention)
-        self.steps += 1
+        if step == 0:
+            self._apart = False  # another call of the pipeline began
+        images = [i for i, item in enumerate(recipes) if not item.is_plain and step in item.active_steps(steps)]
         at_input = given.get("block_controlnet_hidden_states") is not None
-        key = (rows, offset, tuple(active), at_input)
-        if key not in self._forks:
-            self._forks[key] = Fork(rows, active, self._heads, at_input)
-        self._fork = self._forks[key]
-        return ((), self._fork.enter_input(dict(given))) if at_input else None
+        changed = self._share_rows(given, rows) if not at_input else None
+        if images:
+            self._plan(given, images, recipes, rows, at_input)
+            changed = self._fork.enter_input(given) if at_input and self._fork is not None else changed
+        return None if changed is None else ((), changed)
 
-    def _enter_block(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Before a block: append the copies that begin here."""
-        changed = None
-        if self._fork is not None:
-            args, kwargs = changed = self._fork.enter((args, kwargs), number)
-        states: Tensor = args[0] if args else kwargs["hidden_states"]
-        self.block_evaluations += states.shape[0]
-        return changed
-
-    def _enter_tail(self, blocks: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Before a module behind the blocks: give it what it takes from before them for all copies."""
-        return None if self._fork is None else self._fork.enter((args, kwargs), blocks)
-
-    def _capture(
-        self, attention: Attention, stream: int, parts: int, module: nn.Module, args: Any, output: Tensor
-    ) -> None:
-        """After a value projection: keep V of the copies."""
-        if self._fork is not None and attention.key in self._fork.sites:
-            values = output[self._fork.rows :, :, -(output.shape[-1] // parts) :]
-            self._values.setdefault(attention.key, {})[stream] = values
-
-    def _perturb(self, attention: Attention, stream: int, module: nn.Module, args: tuple[Any, ...]) -> Any:
-        """Before an output projection: move the attention output of the copies towards the target."""
-        if self._fork is None or attention.key not in self._fork.sites:
+    def _share_rows(self, given: Mapping[str, Any], rows: int) -> dict[str, Any] | None:
+        """Leave equal rows out, as long as there are any; the arguments that remain."""
+        if self._apart:
             return None
-        seen = self._values.get(attention.key, {})
-        if len(seen) != len(attention.streams):
-            raise GuidanceError(f"{attention.site} of block L{attention.block} computes no values that can be seen")
-        values = [seen[number] for number in range(len(attention.streams))]
-        output: Tensor = args[0]
-        copies = output[self._fork.rows :]
-        for target, strength in self._fork.strengths(attention.key, like=output):
-            copies = interpolate(copies, target(values)[stream], strength)
-        self._reached.setdefault(attention.key, set()).add(stream)
-        if len(self._reached[attention.key]) == sum(part.output is not None for part in attention.streams):
-            del self._values[attention.key]  # V of one site at a time is held
-        return (torch.cat([output[: self._fork.rows], copies]), *args[1:])
+        self._distinct = distinct(given, rows, self._family.shared)
+        if self._distinct is None:
+            self._apart = True
+            return None
+        return self._distinct.reduce(given, self._family.shared)
+
+    def _plan(
+        self, given: Mapping[str, Any], images: list[int], recipes: Sequence[Recipe], rows: int, at_input: bool
+    ) -> None:
+        """Say what has to happen at every site in this step."""
+        if problem := self._family.unsupported(given):
+            raise GuidanceError(f"guidance does not work with {problem}")
+        for site in self._sites.values():
+            self._check_processor(site)
+        self.steps += 1
+        self._images = images
+        place = list(range(rows)) if self._distinct is None else self._distinct.place
+        sources = [place[self._offset + image] for image in images]
+        kept = rows if self._distinct is None else len(self._distinct.kept)
+        key = (kept, tuple(sources), tuple(images), at_input)
+        if key not in self._forks:
+            plans = [(source, recipes[image]) for source, image in zip(sources, images, strict=True)]
+            self._forks[key] = Fork(kept, plans, self._heads, self._family.shared, at_input)
+        self._fork = fork = self._forks[key]
+        grid = self._family.grid(given, self.transformer) if self._needs_grid else None
+        for site in fork.sites:
+            hooks = self._sites[site]
+            hooks.moves = fork.moves(site, like=given["hidden_states"])
+            hooks.first, hooks.grid = kept, grid
+            hooks.text = int(given["encoder_hidden_states"].shape[1])
+
+    def _enter_block(
+        self, number: int, names: list[str], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Before a block: append the copies that begin here."""
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if self._fork is not None:
+            given = self._fork.enter(given, number)
+        states: Tensor = given["hidden_states"]
+        self.block_evaluations += states.shape[0]
+        return None if self._fork is None else ((), given)
+
+    def _enter_tail(
+        self, blocks: int, names: list[str], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Before a module behind the blocks: give it what it takes from before them for all copies."""
+        if self._fork is None:
+            return None
+        return (), self._fork.enter(dict(zip(names, args, strict=False)) | kwargs, blocks)
 
     def _finish(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After the transformer: combine, and return a batch of the size that the pipeline knows."""
         fork, sample = self._fork, output[0]
-        if self._skips and self._correction is not None:
-            # The pipeline adds s (cond - skipped): with cond guided, the same shift here keeps that difference pure.
+        if (self._skips or self._again) and self._correction is not None:
+            # The pipeline goes on with g (cond - uncond), or s (cond - skipped). With cond guided, the same shift in
+            # the other prediction keeps the difference pure.
             result = sample.index_add(0, *self._correction)
-        elif fork is None:
-            return None
-        else:
+        elif fork is not None:
             self._check_reached(fork, sample)
             index = fork.index(sample.device)
             plain, perturbed = sample.index_select(0, index), sample[fork.rows :]
             self._check_effect(fork, plain, perturbed)
             combined = guide(plain, perturbed, fork.scales(self._cfg, like=sample))
-            result = sample[: fork.rows].index_copy(0, index, combined)
-            self._correction = (index - self._offset, combined - plain)
-        self._fork = None
-        self._values = {}
+            result = sample[: fork.rows] if self._distinct is None else self._distinct.expand(sample[: fork.rows])
+            images = torch.tensor([self._images[i] for i in fork.order], device=sample.device)
+            result = result.index_copy(0, images + self._offset, combined)
+            self._correction = (images, combined - plain)
+        elif self._distinct is not None:
+            result = self._distinct.expand(sample)
+        else:
+            return None
+        self._reset()
         return (result, *output[1:]) if isinstance(output, tuple) else type(output)(sample=result)
 
     def _warn_of_cfg(self, recipes: Sequence[Recipe]) -> None:
+        if self._family.branches == "calls":
+            return  # the pipeline keeps its scale to itself
         for recipe in recipes:
             if recipe.cfg is not None and recipe.cfg != self._cfg and not self._warned:
                 self._warned = True
@@ -261,15 +294,18 @@ class Guidance:
 
     # Doing nothing is an error.
 
-    def _check_processor(self, attention: Attention) -> None:
+    def _check_processor(self, site: SiteHooks) -> None:
         try:
-            self._family.check_processor(attention)
+            self._family.check_processor(site.attention)
         except ModelError as error:
             raise GuidanceError(str(error)) from error
 
     def _check_reached(self, fork: Fork, sample: Tensor) -> None:
-        for block, site in sorted(fork.sites - self._reached.keys()):
-            raise GuidanceError(f"the perturbed site {site} of block L{block} was never reached in the forward pass")
+        for block, site in sorted(fork.sites):
+            if not self._sites[block, site].reached:
+                raise GuidanceError(
+                    f"the perturbed site {site} of block L{block} was never reached in the forward pass"
+                )
         if sample.shape[0] != fork.rows + len(fork):
             raise GuidanceError(
                 f"the transformer returned {sample.shape[0]} rows where {fork.rows} and {len(fork)} perturbed ones "
@@ -277,18 +313,25 @@ class Guidance:
             )
 
     def _check_effect(self, fork: Fork, plain: Tensor, perturbed: Tensor) -> None:
-        """In the first guided step of every row."""
-        if self._effective.issuperset(row - self._offset for row in fork.sources):
+        """In the first guided step of every image."""
+        images = [self._images[i] for i in fork.order]
+        if self._effective.issuperset(images):
             return
         same = (plain == perturbed).flatten(1).all(dim=1).tolist()
-        for row, recipe, unchanged in zip(fork.sources, fork.recipes, same, strict=True):
-            if unchanged and row - self._offset not in self._effective:
+        for image, recipe, unchanged in zip(images, fork.recipes, same, strict=True):
+            if unchanged and image not in self._effective:
                 raise GuidanceError(
                     f"perturbing {' '.join(map(str, recipe.heads))} with strength {recipe.strength} changes nothing in "
-                    f"the prediction for image {row - self._offset} (in {str(plain.dtype).removeprefix('torch.')}): "
+                    f"the prediction for image {image} (in {str(plain.dtype).removeprefix('torch.')}): "
                     "take a larger strength or other heads"
                 )
-            self._effective.add(row - self._offset)
+            self._effective.add(image)
+
+
+def _names(module: nn.Module) -> list[str]:
+    """Names of a module's positional arguments."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -15,9 +15,12 @@ from pagopt.errors import GuidanceError, RecipeError
 from pagopt.files import write_text
 from pagopt.heads import Head, expand_heads
 
-__all__ = ["Provenance", "Recipe", "load_recipe"]
+__all__ = ["STRAIGHT", "Provenance", "Recipe", "load_recipe"]
 
 SCHEMA = 1
+STRAIGHT = "straight"
+
+Option = bool | int | float | str
 
 
 @dataclass(frozen=True, init=False)
@@ -31,7 +34,10 @@ class Recipe:
         heads: The perturbed heads, sorted, each once. May be given as text: ``"L4.H1 L6.H0"``,
             ``"L8-9.H1,3"``.
         strength: ``u`` in [0, 1] (paper, Eq. 7): one number for all heads, or one for each of ``heads``.
-        target: What the attention maps are moved towards; a name in :data:`pagopt.perturb.TARGETS`.
+        target: What the attention maps are moved towards; one of :func:`pagopt.targets.known_targets`.
+        options: Options of the target, such as ``{"sigma": 2.0}`` for ``"blur"``; those left out take their
+            defaults. Kept as sorted pairs.
+        path: How a map gets there as the strength grows; a name in :data:`pagopt.targets.PATHS`.
         scale: ``w >= 0`` (paper, Eq. 5).
         cfg: Classifier-free guidance ``g >= 1`` that the recipe was made for; 1 means none. ``None`` leaves
             it to whoever calls the pipeline.
@@ -49,6 +55,8 @@ class Recipe:
     scale: float
     cfg: float | None
     interval: tuple[float, float]
+    options: tuple[tuple[str, Option], ...]
+    path: str
 
     def __init__(
         self,
@@ -58,6 +66,8 @@ class Recipe:
         scale: float = 3.0,
         cfg: float | None = None,
         interval: Iterable[float] = (0.0, 1.0),
+        options: Mapping[str, Option] | Iterable[tuple[str, Option]] = (),
+        path: str = STRAIGHT,
     ) -> None:
         given = expand_heads(heads)
         for head, times in Counter(given).items():
@@ -72,6 +82,10 @@ class Recipe:
         put(self, "scale", _number("scale", scale, low=0.0))
         put(self, "cfg", None if cfg is None else _number("cfg", cfg, low=1.0))
         put(self, "interval", _interval(interval))
+        put(self, "options", _options(options))
+        if not isinstance(path, str) or not path:
+            raise RecipeError(f"path must be the name of a path, such as 'straight'; got {path!r}")
+        put(self, "path", path)
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -102,14 +116,14 @@ class Recipe:
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some attributes changed, checked like any other recipe."""
-        unknown = set(changes) - set(self.to_dict())
-        if unknown:
-            raise RecipeError(_unknown_keys(unknown, self.to_dict(), "recipe"))
+        known = [f.name for f in dataclasses.fields(self)]
+        if unknown := set(changes) - set(known):
+            raise RecipeError(_unknown_keys(unknown, known, "recipe"))
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON data; :meth:`from_dict` gives the recipe back."""
-        return {
+        """As JSON data; :meth:`from_dict` gives the recipe back. Options and path are left out at their defaults."""
+        data: dict[str, Any] = {
             "heads": [str(head) for head in self.heads],
             "strength": list(self.strength) if isinstance(self.strength, tuple) else self.strength,
             "target": self.target,
@@ -117,6 +131,11 @@ class Recipe:
             "cfg": self.cfg,
             "interval": list(self.interval),
         }
+        if self.options:
+            data["options"] = dict(self.options)
+        if self.path != STRAIGHT:
+            data["path"] = self.path
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
@@ -262,6 +281,18 @@ def _interval(value: Iterable[float]) -> tuple[float, float]:
     if start >= stop:
         raise RecipeError(f"interval [{start:g}, {stop:g}) is empty: its start must lie below its stop")
     return start, stop
+
+
+def _options(value: Mapping[str, Option] | Iterable[tuple[str, Option]]) -> tuple[tuple[str, Option], ...]:
+    try:
+        given = dict(value)
+    except (TypeError, ValueError):
+        given = {"": value}  # type: ignore[dict-item]
+    for name, option in given.items():
+        finite = not isinstance(option, float) or math.isfinite(option)
+        if not (isinstance(name, str) and name and isinstance(option, bool | int | float | str) and finite):
+            raise RecipeError(f"options are numbers or words by name, such as {{'sigma': 2.0}}; got {value!r}")
+    return tuple(sorted(given.items()))
 
 
 def _number(name: str, value: Any, low: float, high: float = math.inf) -> float:

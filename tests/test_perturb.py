@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagopt.errors import UnknownName
-from pagopt.perturb import TARGETS, guide, identity, interpolate, target_named
+from pagopt.perturb import guide, interpolate
 
 ROWS, TOKENS, HEADS, WIDTH = 3, 7, 4, 5
 
@@ -32,8 +31,7 @@ def test_identity_without_a_map(seed):
     maps, values, strengths = tensors(seed)
     u = strengths[:, :, None, None]
     want = joined(((1 - u) * maps + u * torch.eye(TOKENS, dtype=torch.float64)) @ values)
-    (target,) = identity([joined(values)])
-    got = interpolate(joined(maps @ values), target, strengths)
+    got = interpolate(joined(maps @ values), joined(values), strengths)
     assert torch.allclose(got, want, rtol=1e-13, atol=1e-13)
 
 
@@ -70,9 +68,3 @@ def test_guidance():
     got = guide(original, perturbed, scale)
     assert torch.allclose(got[0], (1 + 3.0) * original[0] - 3.0 * perturbed[0], rtol=1e-13)
     assert torch.equal(got[1], original[1])
-
-
-def test_targets_by_name():
-    assert target_named("identity") is TARGETS["identity"] is identity
-    with pytest.raises(UnknownName, match=r"unknown perturbation target 'identitiy'\. Did you mean 'identity'"):
-        target_named("identitiy")

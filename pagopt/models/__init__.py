@@ -12,8 +12,9 @@ from diffusers import ConfigMixin, DiffusionPipeline
 
 from pagopt.errors import ModelError, UnknownName
 from pagopt.heads import HeadMap
-from pagopt.models.anatomy import Attention, Family, Stream, Tap
+from pagopt.models.anatomy import Attention, Family, Output, Stream, Tap
 from pagopt.models.fingerprint import fingerprint
+from pagopt.models.flux import FLUX
 from pagopt.models.sd3 import SD3
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "FAMILIES",
     "Attention",
     "Family",
+    "Output",
     "Stream",
     "Tap",
     "family_of",
@@ -31,7 +33,7 @@ __all__ = [
     "scorer_folder",
 ]
 
-FAMILIES: tuple[Family, ...] = (SD3(),)
+FAMILIES: tuple[Family, ...] = (SD3(), FLUX())
 
 EMBEDDED = Path(__file__).parent / "emoji"
 ALIASES: dict[str, str] = {
@@ -39,6 +41,8 @@ ALIASES: dict[str, str] = {
     "sd3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
     "sd3.5-medium": "stabilityai/stable-diffusion-3.5-medium",
     "sd3.5-large": "stabilityai/stable-diffusion-3.5-large",
+    "flux-dev": "black-forest-labs/FLUX.1-dev",
+    "flux-schnell": "black-forest-labs/FLUX.1-schnell",
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -166,8 +170,7 @@ def _family_in(index: dict[str, Any]) -> Family:
 
 def _unsupported(name: str) -> ModelError:
     supported = ", ".join(pipeline for family in FAMILIES for pipeline in family.pipelines)
-    later = " FLUX is to come in a later version." if "flux" in name.lower() else ""
-    return ModelError(f"{name} belongs to no supported family of models.{later} Supported: {supported}.")
+    return ModelError(f"{name} belongs to no supported family of models. Supported: {supported}.")
 
 
 def _cannot_load(source: str, error: Exception) -> ModelError:

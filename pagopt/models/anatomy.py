@@ -8,28 +8,42 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from pagopt.errors import ModelError
 from pagopt.heads import HeadMap
 
-__all__ = ["Attention", "Family", "Stream", "Tap"]
+__all__ = ["Attention", "Family", "Output", "Stream", "Tap", "split_taps"]
 
 
 @dataclass(frozen=True, eq=False)
 class Tap:
-    """A module whose output ends with the values V.
+    """A module whose output holds the queries, keys or values of a stream, as they come out of the projection.
 
     Attributes:
         module: The projection.
-        parts: V is the last ``1 / parts`` of its output's last dimension: 1 for a value projection, 3 for a
-            fused query-key-value one.
+        start: First column of them in its output.
+        stop: The column after the last.
     """
 
     module: nn.Module
-    parts: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """The module that takes an attention's output.
+
+    Attributes:
+        module: Usually the output projection.
+        width: The first ``width`` columns of its input are the attention's output, heads * head width.
+    """
+
+    module: nn.Module
+    width: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +51,20 @@ class Stream:
     """One run of tokens in an attention, with projections of its own.
 
     Attributes:
-        values: The projections that can give V; exactly one of them runs in each forward.
-        output: The projection whose input is the attention's output for these tokens, of shape (rows, tokens,
-            heads * width), or ``None`` where the model throws that output away.
+        tokens: What they are. "joint" is text and then image tokens through the same projections.
+        queries: The projections that can give Q; exactly one of them runs in each forward.
+        keys: The same for K.
+        values: The same for V.
+        norms: What normalises Q and K, over the width of a head, where something does.
+        output: Where the attention's output for these tokens goes, or ``None`` where the model throws it away.
     """
 
+    tokens: Literal["image", "text", "joint"]
+    queries: tuple[Tap, ...]
+    keys: tuple[Tap, ...]
     values: tuple[Tap, ...]
-    output: nn.Module | None
+    norms: tuple[nn.Module | None, nn.Module | None]
+    output: Output | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +97,22 @@ class Family(ABC):
     Attributes:
         name: Short name, such as ``"sd3"``.
         transformer: Class name of its transformer.
-        pipelines: Class names of its pipelines; they call the transformer on [unconditional, conditional]
-            rows under CFG and on the conditional rows alone without.
+        pipelines: Class names of its pipelines.
         processors: Class names of the attention processors whose arithmetic is known: softmax attention of
             all streams jointly, then the output projections and nothing between.
+        branches: How its pipelines do classifier-free guidance: "batch" calls the transformer once on
+            [unconditional, conditional] rows, "calls" on the conditional and then on the unconditional ones.
+        shared: Names of arguments of the transformer and its blocks that have no batch dimension.
+        time_divisor: The pipeline hands on a timestep divided by this.
     """
 
     name: ClassVar[str]
     transformer: ClassVar[str]
     pipelines: ClassVar[tuple[str, ...]]
     processors: ClassVar[frozenset[str]]
+    branches: ClassVar[Literal["batch", "calls"]] = "batch"
+    shared: ClassVar[frozenset[str]] = frozenset()
+    time_divisor: ClassVar[float] = 1.0
 
     @abstractmethod
     def head_map_from_config(self, config: Mapping[str, Any]) -> HeadMap:
@@ -93,7 +120,7 @@ class Family(ABC):
 
     @abstractmethod
     def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
-        """The blocks in the order of execution. Every tensor argument of theirs is batch-first."""
+        """The blocks in the order of execution. Their tensor arguments are batch-first, but for :attr:`shared`."""
 
     @abstractmethod
     def attentions(self, transformer: nn.Module) -> Sequence[Attention]:
@@ -103,6 +130,34 @@ class Family(ABC):
     def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
         """Modules after the blocks that take a batch-first tensor from before them, such as the time
         embedding."""
+
+    @abstractmethod
+    def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
+        """Rows and columns of the image tokens, from the arguments of the transformer."""
+
+    def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any]) -> Sequence[Tensor]:
+        """Put the positions into queries or keys.
+
+        Args:
+            parts: Normalised queries or keys of each stream, (P, tokens, width of a head).
+            call: The keyword arguments of the attention module.
+
+        Returns:
+            The same shapes; as they are where a family has no rotary embedding.
+        """
+        return parts
+
+    def key_mask(self, call: Mapping[str, Any]) -> Tensor | None:
+        """True for the tokens of the joint map that may be looked at, (rows, tokens); ``None`` where all may.
+
+        Args:
+            call: The keyword arguments of the attention module.
+        """
+        return None
+
+    def unsupported(self, given: Mapping[str, Any]) -> str | None:
+        """What in the arguments of a transformer call makes guidance impossible, in words; usually ``None``."""
+        return None
 
     def head_map(self, transformer: nn.Module) -> HeadMap:
         """The addressable heads of a loaded transformer."""
@@ -123,3 +178,24 @@ class Family(ABC):
                 "does not know (an IP-Adapter, or a processor set by other code?); known: "
                 f"{', '.join(sorted(self.processors))}"
             )
+
+
+def split_taps(
+    attention: nn.Module, plain: tuple[str, str, str], fused: str, width: int
+) -> tuple[tuple[Tap, ...], tuple[Tap, ...], tuple[Tap, ...]]:
+    """Taps of Q, K and V: from projections of their own, and from the fused one after ``fuse_qkv_projections``.
+
+    Args:
+        attention: The attention module.
+        plain: Attribute names of the three projections.
+        fused: Attribute name of the fused projection, which need not be there.
+        width: heads * head width.
+    """
+    together = getattr(attention, fused, None)
+    found = []
+    for number, name in enumerate(plain):
+        taps = [Tap(module, 0, width)] if (module := getattr(attention, name, None)) is not None else []
+        if together is not None:
+            taps.append(Tap(together, number * width, (number + 1) * width))
+        found.append(tuple(taps))
+    return found[0], found[1], found[2]

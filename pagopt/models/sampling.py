@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pagopt.errors import GuidanceError
+from pagopt.models.anatomy import Family
 
 __all__ = ["Sampling"]
 
@@ -19,23 +20,45 @@ class Sampling:
     """Reads one pipeline while it runs.
 
     Args:
-        pipe: A diffusers pipeline with ``do_classifier_free_guidance``, ``guidance_scale``, ``num_timesteps`` and a
-            ``scheduler``.
+        pipe: A diffusers pipeline with ``num_timesteps`` and a ``scheduler``; where its family does classifier-free
+            guidance in one batch, with ``do_classifier_free_guidance`` and ``guidance_scale`` too.
+        family: The family it belongs to.
     """
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Any, family: Family) -> None:
         self._pipe = pipe
-        self._levels: list[float] = []
+        self._family = family
+        self._levels: list[tuple[float, float]] = []
         self._read: tuple[Tensor, int | None] | None = None
+        self._last = 0
+        self._latents: Tensor | None = None
+
+    def reset(self) -> None:
+        """Let go of what belongs to a call of the pipeline."""
+        self._latents = None
+
+    def is_unconditional(self, latents: Tensor) -> bool:
+        """Whether this call of the transformer is the unconditional branch, where branches are calls of their own.
+
+        The conditional branch comes first, and the unconditional one gets the very same latents.
+        """
+        if self._family.branches == "batch":
+            return False
+        again = latents is self._latents
+        self._latents = None if again else latents
+        return again
 
     def conditional(self, rows: int) -> tuple[int, float]:
         """The first conditional row of a batch, and the scale ``g`` of classifier-free guidance (1 without it).
 
-        Under CFG the batch is [unconditional, conditional].
+        Under CFG the batch is [unconditional, conditional]. Where the branches are calls of their own, all rows are
+        conditional and ``g`` is taken care of elsewhere.
 
         Raises:
             GuidanceError: If the batch cannot have been made by this pipeline.
         """
+        if self._family.branches == "calls":
+            return 0, 1.0
         with_cfg = getattr(self._pipe, "do_classifier_free_guidance", None)
         if with_cfg is None:
             raise GuidanceError("the transformer was called, but not by the pipeline that is guided; call that one")
@@ -59,16 +82,24 @@ class Sampling:
         Raises:
             GuidanceError: If that timestep is not in the pipeline's schedule.
         """
-        timesteps: Tensor = self._pipe.scheduler.timesteps
+        timesteps: Tensor | None = self._pipe.scheduler.timesteps
         count: int | None = getattr(self._pipe, "num_timesteps", None)
+        if timesteps is None:
+            raise GuidanceError("the transformer was called, but not by the pipeline that is guided; call that one")
         if self._read is None or self._read[0] is not timesteps or self._read[1] != count:
             executed = timesteps[-count:] if count else timesteps
-            self._levels = list(dict.fromkeys(executed.tolist()))
-            self._read = (timesteps, count)
+            # In the very arithmetic of the pipeline, so that half precision rounds alike.
+            passed = executed if self._family.time_divisor == 1 else executed.to(timestep.dtype)
+            levels = passed.to(timestep.device) / self._family.time_divisor
+            self._levels = list(dict.fromkeys(zip(executed.tolist(), levels.tolist(), strict=True)))
+            self._read, self._last = (timesteps, count), 0
         now = timestep.reshape(-1)[0].item()
-        if now not in self._levels:
+        found = [number for number, (_, level) in enumerate(self._levels) if level == now]
+        if not found:
             raise GuidanceError(
                 f"the transformer was called at timestep {now:g}, which is not in the schedule of the pipeline that "
                 "is guided; call that pipeline inside the `with` block"
             )
-        return self._levels.index(now), len(self._levels)
+        # Rounding may make neighbours equal: then time goes on from the last one.
+        self._last = next((number for number in found if number >= self._last), found[0])
+        return self._last, len(self._levels)

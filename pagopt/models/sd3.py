@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 from torch import nn
 
 from pagopt.heads import HeadMap, Site
-from pagopt.models.anatomy import Attention, Family, Stream, Tap
+from pagopt.models.anatomy import Attention, Family, Output, Stream, split_taps
 
 __all__ = ["SD3"]
 
@@ -50,21 +50,34 @@ class SD3(Family):
         for block, module in enumerate(self.blocks(transformer)):
             for site in ("attn", "attn2"):
                 attention: Any = getattr(module, site, None)
-                if attention is not None:
-                    streams = [Stream(_taps(attention, "to_v", "to_qkv"), attention.to_out[0])]
-                    if site == "attn":
-                        text = Stream(_taps(attention, "add_v_proj", "to_added_qkv"), attention.to_add_out)
-                        streams.append(text)
-                    found.append(Attention(block, site, int(attention.heads), attention, tuple(streams)))
+                if attention is None:
+                    continue
+                width = int(attention.inner_dim)
+                streams = [
+                    Stream(
+                        "image",
+                        *split_taps(attention, ("to_q", "to_k", "to_v"), "to_qkv", width),
+                        (attention.norm_q, attention.norm_k),
+                        Output(attention.to_out[0], width),
+                    )
+                ]
+                if site == "attn":
+                    out = attention.to_add_out
+                    streams.append(
+                        Stream(
+                            "text",
+                            *split_taps(attention, ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv", width),
+                            (attention.norm_added_q, attention.norm_added_k),
+                            None if out is None else Output(out, width),
+                        )
+                    )
+                found.append(Attention(block, site, int(attention.heads), attention, tuple(streams)))
         return found
 
     def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
         return [cast("nn.Module", transformer.norm_out)]
 
-
-def _taps(attention: nn.Module, plain: str, fused: str) -> tuple[Tap, ...]:
-    """V comes from a projection of its own, or ends the fused one after ``fuse_qkv_projections``."""
-    taps = [Tap(getattr(attention, plain), 1)]
-    if getattr(attention, fused, None) is not None:
-        taps.append(Tap(getattr(attention, fused), 3))
-    return tuple(taps)
+    def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
+        patch = int(cast("Any", transformer).config.patch_size)
+        height, width = given["hidden_states"].shape[-2:]
+        return height // patch, width // patch

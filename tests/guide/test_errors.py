@@ -73,10 +73,10 @@ def test_nested_guidance(pipe):
 
 
 def test_pipelines_of_other_families(pipe):
-    class FluxPipeline:
+    class KolorsPipeline:
         transformer = None
 
-    refused(FluxPipeline(), RECIPE, "FluxPipeline", "FLUX is to come", "StableDiffusion3Pipeline")
+    refused(KolorsPipeline(), RECIPE, "KolorsPipeline", "StableDiffusion3Pipeline", "FluxPipeline")
     scheduler, unet = diffusers.DDPMScheduler(), torch.nn.Linear(1, 1)
     refused(diffusers.DDPMPipeline(unet, scheduler), RECIPE, "DDPMPipeline", "no supported family")
     refused(pipe.transformer, RECIPE, "whole pipeline")

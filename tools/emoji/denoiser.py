@@ -96,6 +96,10 @@ class DenoiserStage(Stage):
     def trained(self) -> nn.Module:
         return self.model
 
+    def orthogonal(self) -> list[nn.Parameter]:
+        """The matrices of the blocks."""
+        return [p for p in self.model.transformer.transformer_blocks.parameters() if p.ndim == 2]
+
     def tokens(self, captions: list[str]) -> torch.Tensor:
         """Token rows exactly as the pipeline makes them."""
         encoded = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")

@@ -18,10 +18,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from tools.emoji.muon import Muon
+
 __all__ = ["MovingAverage", "Stage", "fit", "rate"]
 
 
-def rate(step: int, steps: int, *, warmup: int = 100, decay: float = 0.25) -> float:
+def rate(step: int, steps: int, *, warmup: int = 100, decay: float = 0.4) -> float:
     """Learning-rate factor: linear warm-up, constant, cosine to 2 % over the last `decay` of the run.
 
     Until the decay begins nothing depends on `steps`, so a run may be lengthened or shortened on resume.
@@ -62,6 +64,10 @@ class Stage(lightning.LightningModule):
         """The module that is optimised."""
         raise NotImplementedError
 
+    def orthogonal(self) -> list[nn.Parameter]:
+        """Matrices whose updates are orthogonalised; none unless a subclass says so."""
+        return []
+
     def loss(self, step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Losses of one step by name, `loss` being the one that is minimised; all randomness from `generator`."""
         raise NotImplementedError
@@ -74,13 +80,16 @@ class Stage(lightning.LightningModule):
         return losses["loss"]
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW; matrices decay, vectors do not."""
-        parameters = [p for p in self.trained().parameters() if p.requires_grad]
+        """Muon for the matrices that :meth:`orthogonal` names, AdamW for the rest; vectors do not decay."""
+        chosen = self.orthogonal()
+        known = {id(p) for p in chosen}
+        rest = [p for p in self.trained().parameters() if p.requires_grad and id(p) not in known]
         groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": chosen, "weight_decay": self.weight_decay, "orthogonal": True},
+            {"params": [p for p in rest if p.ndim > 1], "weight_decay": self.weight_decay, "orthogonal": False},
+            {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0, "orthogonal": False},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.99))
+        optimizer = Muon([group for group in groups if group["params"]], lr=self.lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

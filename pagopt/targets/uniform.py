@@ -1,0 +1,36 @@
+"""Every token attends to all alike (SoftUG, arXiv 2506.10978, App. C, Eq. 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from pagopt.targets.target import Target
+from pagopt.targets.view import View
+
+__all__ = ["Uniform"]
+
+
+@dataclass(frozen=True)
+class Uniform(Target):
+    """``T = 1 / S``: ``T V`` is the mean of V over all tokens that may be looked at."""
+
+    name: ClassVar[str] = "uniform"
+    needs_queries: ClassVar[bool] = False
+
+    def values(self, view: View, rows: slice) -> Tensor:
+        """The mean of V, the same for every row."""
+        if view.mask is None:
+            total = sum(part.sum(dim=1, keepdim=True) for part in view.values)
+            assert isinstance(total, Tensor)
+            return (total / view.tokens).expand(-1, rows.stop - rows.start, -1)
+        seen = view.mask[..., None].to(view.v.dtype)
+        mean = (seen * view.v).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True)
+        return mean.expand(-1, rows.stop - rows.start, -1)
+
+    def map(self, view: View, rows: slice) -> Tensor:
+        """1 / S in every place that may be looked at."""
+        seen = view.logits(rows).isneginf().logical_not().double()
+        return (seen / seen.sum(dim=-1, keepdim=True)).to(view.logits(rows).dtype)
