@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pagopt.compiled import compiled_block
 from pagopt.duplicates import Distinct, distinct
 from pagopt.errors import GuidanceError, ModelError, RecipeError, UnknownName
 from pagopt.fork import Fork
-from pagopt.models import family_of
+from pagopt.models import Family, family_of
 from pagopt.models.sampling import Sampling
 from pagopt.perturb import guide
 from pagopt.recipe import STRAIGHT, Recipe
@@ -57,7 +58,10 @@ def guided(pipe: Any, recipe: Recipe | Sequence[Recipe]) -> Iterator[Guidance]:
             fit the call; and on leaving, if the transformer was never called although there was something to do.
     """
     try:
-        guidance = Guidance(pipe, recipe)
+        family = family_of(pipe)
+        if not hasattr(pipe, "transformer"):
+            raise GuidanceError(f"guided() takes a whole pipeline, not a {type(pipe).__name__}")
+        guidance = Guidance(pipe.transformer, family, Sampling(pipe, family), recipe)
     except (ModelError, RecipeError, UnknownName) as error:
         raise GuidanceError(str(error)) from error
     transformer = guidance.transformer
@@ -74,7 +78,7 @@ def guided(pipe: Any, recipe: Recipe | Sequence[Recipe]) -> Iterator[Guidance]:
 
 
 class Guidance:
-    """The state of one ``with guided(...)`` block. Made by :func:`guided`.
+    """The state of one ``with guided(...)`` block. Made by :func:`guided`, and by :mod:`pagopt.guider`.
 
     Attributes:
         calls: Calls of the transformer.
@@ -82,13 +86,12 @@ class Guidance:
         block_evaluations: Blocks evaluated, counted once for every row of the batch that went through.
     """
 
-    def __init__(self, pipe: Any, recipe: Recipe | Sequence[Recipe]) -> None:
+    def __init__(
+        self, transformer: Any, family: Family, sampling: Sampling, recipe: Recipe | Sequence[Recipe]
+    ) -> None:
         self.calls = self.steps = self.block_evaluations = 0
-        self._family = family_of(pipe)
-        self._sampling = Sampling(pipe, self._family)
-        if not hasattr(pipe, "transformer"):
-            raise GuidanceError(f"guided() takes a whole pipeline, not a {type(pipe).__name__}")
-        self.transformer: nn.Module = getattr(pipe.transformer, "_orig_mod", pipe.transformer)
+        self._family, self._sampling = family, sampling
+        self.transformer: nn.Module = getattr(transformer, "_orig_mod", transformer)
         self._shared = isinstance(recipe, Recipe)
         self._recipes = list(recipe) if isinstance(recipe, Iterable) else [recipe]
         self._heads = self._family.head_map(self.transformer)
@@ -103,11 +106,12 @@ class Guidance:
             for key in {(item.target, item.options, item.path) for item in self._recipes}
         }
         self._plain = all(item.is_plain for item in self._recipes)
-        if not self._plain and any(_is_compiled(module) for module in (pipe.transformer, *self.transformer.modules())):
+        if not self._plain and any(_is_compiled(module) for module in (transformer, *self.transformer.modules())):
             raise GuidanceError(
-                "the transformer is compiled, and compiled code does not run the hooks of this version of pagopt: "
-                "load the pipeline again without torch.compile"
+                "the transformer was compiled by torch.compile, and compiled code runs no hooks that come later: load "
+                "the pipeline again and use pagopt.compile_blocks(pipe)"
             )
+        self._blocks = self._family.blocks(self.transformer)
         # At every used site, whether some target there looks at queries.
         used: dict[tuple[int, str], bool] = {}
         for item in self._recipes:
@@ -117,6 +121,7 @@ class Guidance:
         self._needs_grid = any(used.values())
         sites = () if self._plain else self._family.attentions(self.transformer)
         self._sites = {site.key: SiteHooks(site, self._family, used[site.key]) for site in sites if site.key in used}
+        self._compiled = [found for block in self._blocks if (found := compiled_block(block)) is not None]
         self._signature = inspect.signature(self.transformer.forward)
         self._forks: dict[Any, Fork] = {}
         self._effective: set[int] = set()  # images whose perturbation was seen to change something
@@ -130,6 +135,8 @@ class Guidance:
         self._cfg = 1.0
         for site in self._sites.values():
             site.reset()
+        for block in self._compiled:
+            block.end()
 
     def _forget(self) -> None:
         """Let go of everything that belongs to a call of the pipeline."""
@@ -148,12 +155,11 @@ class Guidance:
         hooks.callback(self._forget)
         add(self.transformer.register_forward_pre_hook(self._begin, with_kwargs=True))
         add(self.transformer.register_forward_hook(self._finish))
-        blocks = self._family.blocks(self.transformer)
-        for number, block in enumerate(blocks):
+        for number, block in enumerate(self._blocks):
             enter = partial(self._enter_block, number, _names(block))
             add(block.register_forward_pre_hook(enter, with_kwargs=True))
         for module in self._family.tail(self.transformer):
-            enter = partial(self._enter_tail, len(blocks), _names(module))
+            enter = partial(self._enter_tail, len(self._blocks), _names(module))
             add(module.register_forward_pre_hook(enter, with_kwargs=True))
         for site in self._sites.values():
             site.install(add)
@@ -231,11 +237,16 @@ class Guidance:
             self._forks[key] = Fork(kept, plans, self._heads, self._family.shared, at_input)
         self._fork = fork = self._forks[key]
         grid = self._family.grid(given, self.transformer) if self._needs_grid else None
-        for site in fork.sites:
-            hooks = self._sites[site]
-            hooks.moves = fork.moves(site, like=given["hidden_states"])
-            hooks.first, hooks.grid = kept, grid
-            hooks.text = int(given["encoder_hidden_states"].shape[1])
+        text = int(given["encoder_hidden_states"].shape[1])
+        moves = {site: fork.moves(site, like=given["hidden_states"]) for site in fork.sites}
+        for (number, name), items in moves.items():
+            block = compiled_block(self._blocks[number])
+            if block is not None and all(block.can(moves.get((number, other), ())) for other in block.sites):
+                block.begin(name, items, kept, text)
+                continue
+            if block is not None:
+                block.eager = True
+            self._sites[number, name].begin(items, kept, text, grid)
 
     def _enter_block(
         self, number: int, names: list[str], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -302,7 +313,9 @@ class Guidance:
 
     def _check_reached(self, fork: Fork, sample: Tensor) -> None:
         for block, site in sorted(fork.sites):
-            if not self._sites[block, site].reached:
+            compiled = compiled_block(self._blocks[block])
+            inside = compiled is not None and compiled.sites[site].reached
+            if not inside and not self._sites[block, site].reached:
                 raise GuidanceError(
                     f"the perturbed site {site} of block L{block} was never reached in the forward pass"
                 )

@@ -49,6 +49,10 @@ class SiteHooks:
         self._seen: dict[tuple[str, int], Tensor] = {}
         self._call: Mapping[str, Any] = {}
 
+    def begin(self, moves: tuple[Move, ...], first: int, text: int, grid: tuple[int, int] | None) -> None:
+        """Say what the coming forward does: attributes of the same names."""
+        self.moves, self.first, self.text, self.grid = moves, first, text, grid
+
     def install(self, add: Callable[[Any], None]) -> None:
         """Register all hooks; ``add`` takes their handles."""
         for number, stream in enumerate(self.attention.streams):

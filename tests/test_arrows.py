@@ -21,6 +21,7 @@ ORDER = [
     "fork",
     "sites",
     "duplicates",
+    "compiled",
     "guide",
     "render",
     "reward",

@@ -15,6 +15,8 @@ from pagopt.heads import HeadMap
 from pagopt.models.anatomy import Attention, Family, Output, Stream, Tap
 from pagopt.models.fingerprint import fingerprint
 from pagopt.models.flux import FLUX
+from pagopt.models.flux2 import FLUX2
+from pagopt.models.qwen_image import QwenImage
 from pagopt.models.sd3 import SD3
 
 __all__ = [
@@ -33,7 +35,7 @@ __all__ = [
     "scorer_folder",
 ]
 
-FAMILIES: tuple[Family, ...] = (SD3(), FLUX())
+FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), QwenImage())
 
 EMBEDDED = Path(__file__).parent / "emoji"
 ALIASES: dict[str, str] = {
@@ -43,6 +45,9 @@ ALIASES: dict[str, str] = {
     "sd3.5-large": "stabilityai/stable-diffusion-3.5-large",
     "flux-dev": "black-forest-labs/FLUX.1-dev",
     "flux-schnell": "black-forest-labs/FLUX.1-schnell",
+    "flux2-dev": "black-forest-labs/FLUX.2-dev",
+    "flux2-klein": "black-forest-labs/FLUX.2-klein-4B",
+    "qwen-image": "Qwen/Qwen-Image",
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

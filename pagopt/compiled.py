@@ -1,0 +1,217 @@
+"""``torch.compile`` for guided transformers: block by block, and never again when a recipe changes.
+
+A compiled graph runs no hooks that were added after it was made, so compiling by hand and guidance do not go together.
+Here the blocks are compiled with the interpolation inside: the strengths are an input of the graph, one number for every
+row and head, and the batch size is dynamic. So there are two graphs for each kind of block, one without and one with
+perturbation, whatever the heads, strengths and batches are. A block whose maps are needed in a step (targets that look
+at queries, bent paths) runs that step as it is, uncompiled.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pagopt.errors import GuidanceError
+from pagopt.fork import Move
+from pagopt.models import Attention, Family, family_of
+from pagopt.perturb import interpolate
+from pagopt.targets import Target, View
+
+__all__ = ["CompiledBlock", "compile_blocks", "compiled_block", "uncompile_blocks"]
+
+_MARK = "pagopt_compiled"
+
+
+class _Site:
+    """What the graph of a block reads and writes at one attention site. Plain attributes, so that it can be traced."""
+
+    def __init__(self, streams: int, width: int, kinds: tuple[str, ...]) -> None:
+        self.targets: tuple[Target, ...] = ()
+        self.strengths: tuple[Tensor, ...] = ()
+        self.text = 0
+        self.reached = False
+        self.values: list[Tensor | None] = [None] * streams
+        self.kinds, self.width = kinds, width
+
+    def see(self, stream: int, start: int, stop: int, output: Tensor) -> None:
+        """Keep V of a stream."""
+        if self.targets:
+            self.values[stream] = output[..., start:stop]
+
+    def moved(self, stream: int, given: Tensor) -> Tensor:
+        """The attention output of a stream, given to its projection, after the moves."""
+        if not self.targets:
+            return given
+        values = [part for part in self.values if part is not None]
+        output = given[..., : self.width]
+        start = sum(part.shape[1] for part in values[:stream])
+        skip = self.text if self.kinds[stream] == "joint" else 0
+        for target, strength in zip(self.targets, self.strengths, strict=True):
+            if target.rows == "all":
+                rows = slice(start, start + output.shape[1])
+                output = interpolate(output, target.values(self._view(values), rows), strength)
+            elif self.kinds[stream] != "text":
+                rows = slice(start + skip, start + output.shape[1])
+                image = interpolate(output[:, skip:], target.values(self._view(values), rows), strength)
+                output = torch.cat([output[:, :skip], image], dim=1) if skip else image
+        self.reached = True
+        if self.width < given.shape[-1]:
+            output = torch.cat([output, given[..., self.width :]], dim=-1)
+        return output
+
+    def _view(self, values: list[Tensor]) -> View:
+        return View(values, slice(0, 0), slice(0, 0))
+
+
+class _Seen(nn.Module):
+    """Mixed into a value projection."""
+
+    pagopt_site: _Site
+    pagopt_place: tuple[int, int, int]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The projection, whose output is looked at."""
+        output = super().forward(*args, **kwargs)
+        self.pagopt_site.see(*self.pagopt_place, output)
+        return output
+
+
+class _Moved(nn.Module):
+    """Mixed into an output projection."""
+
+    pagopt_site: _Site
+    pagopt_stream: int
+
+    def forward(self, given: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The projection of what was moved."""
+        return super().forward(self.pagopt_site.moved(self.pagopt_stream, given), *args, **kwargs)
+
+
+class CompiledBlock:
+    """A block and its compiled forward.
+
+    Attributes:
+        sites: Its attention sites by name.
+        eager: Whether it runs uncompiled in this step.
+    """
+
+    def __init__(self, block: nn.Module, attentions: list[Attention], options: Mapping[str, Any]) -> None:
+        self.block = block
+        self.eager = False
+        self.sites: dict[str, _Site] = {}
+        self._mixed: list[tuple[nn.Module, type[nn.Module], list[str]]] = []
+        for attention in attentions:
+            self.sites[attention.site] = self._site(attention)
+        original = block.forward
+        compiled = torch.compile(original, **options)
+
+        @functools.wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if self.eager:
+                return original(*args, **kwargs)
+            for value in (*args, *kwargs.values()):
+                if isinstance(value, Tensor):
+                    torch._dynamo.maybe_mark_dynamic(value, 0)
+            return compiled(*args, **kwargs)
+
+        block.forward = forward  # type: ignore[method-assign]
+        setattr(block, _MARK, self)
+
+    def _site(self, attention: Attention) -> _Site:
+        outputs = [stream.output for stream in attention.streams if stream.output is not None]
+        kinds = tuple(stream.tokens for stream in attention.streams)
+        site = _Site(len(attention.streams), outputs[0].width, kinds)
+        for number, stream in enumerate(attention.streams):
+            for tap in stream.values:
+                self._mix(tap.module, _Seen, pagopt_site=site, pagopt_place=(number, tap.start, tap.stop))
+            if stream.output is not None:
+                self._mix(stream.output.module, _Moved, pagopt_site=site, pagopt_stream=number)
+        return site
+
+    def _mix(self, module: nn.Module, kind: type[nn.Module], **attributes: Any) -> None:
+        own = type(module)
+        self._mixed.append((module, own, list(attributes)))
+        module.__class__ = _mixture(kind, own)
+        module.__dict__.update(attributes)
+
+    def can(self, moves: tuple[Move, ...]) -> bool:
+        """Whether the graph can do this."""
+        return all(move.is_dense for move in moves)
+
+    def begin(self, site: str, moves: tuple[Move, ...], plain_rows: int, text: int) -> None:
+        """Say what this step does at a site; ``plain_rows`` rows before the copies are left alone."""
+        state = self.sites[site]
+        state.targets = tuple(move.target for move in moves)
+        state.strengths = tuple(F.pad(move.strengths, (0, 0, plain_rows, 0)) for move in moves)
+        for strength in state.strengths:
+            torch._dynamo.maybe_mark_dynamic(strength, 0)
+        state.text, state.reached = text, False
+
+    def end(self) -> None:
+        """Forget the step."""
+        self.eager = False
+        for state in self.sites.values():
+            state.targets, state.strengths, state.reached = (), (), False
+            state.values = [None] * len(state.values)
+
+    def remove(self) -> None:
+        """Give the block its own forward and its modules their own classes back."""
+        del self.block.forward
+        delattr(self.block, _MARK)
+        for module, own, names in self._mixed:
+            module.__class__ = own
+            for name in names:
+                del module.__dict__[name]
+
+
+@functools.cache
+def _mixture(kind: type[nn.Module], own: type[nn.Module]) -> type[nn.Module]:
+    return type(own.__name__, (kind, own), {})
+
+
+def compiled_block(block: nn.Module) -> CompiledBlock | None:
+    """The compiled form of a block, if :func:`compile_blocks` made one."""
+    found: CompiledBlock | None = block.__dict__.get(_MARK)
+    return found
+
+
+def compile_blocks(pipe: Any, **options: Any) -> None:
+    """Compile the blocks of a pipeline's transformer so that guidance works with it.
+
+    The first image takes longer (from seconds on a CPU to a minute on a GPU); changing heads, strengths, scales or the
+    composition of a batch does not compile again. Another image size does, once.
+
+    Args:
+        pipe: A stock diffusers pipeline of a supported family, not under guidance.
+        **options: For ``torch.compile``, such as ``mode="max-autotune-no-cudagraphs"``.
+
+    Raises:
+        GuidanceError: If it is compiled already, or its modules are hooked for offloading.
+        ModelError: If the pipeline belongs to no supported family.
+    """
+    family: Family = family_of(pipe)
+    transformer = pipe.transformer
+    blocks = family.blocks(transformer)
+    if hasattr(transformer, "_orig_mod") or any(
+        compiled_block(block) or getattr(block, "_compiled_call_impl", None) for block in blocks
+    ):
+        raise GuidanceError("the transformer is compiled already")
+    if any(hasattr(module, "_hf_hook") for module in blocks):
+        raise GuidanceError("blocks that are offloaded one by one cannot be compiled: move the transformer as a whole")
+    attentions = family.attentions(transformer)
+    for number, block in enumerate(blocks):
+        CompiledBlock(block, [site for site in attentions if site.block == number], options)
+
+
+def uncompile_blocks(pipe: Any) -> None:
+    """Undo :func:`compile_blocks`; nothing happens where there is nothing to undo."""
+    for block in family_of(pipe).blocks(pipe.transformer):
+        compiled = compiled_block(block)
+        if compiled is not None:
+            compiled.remove()

@@ -1,0 +1,82 @@
+"""FLUX.2-dev and FLUX.2-klein (https://github.com/black-forest-labs/flux2): ``Flux2Transformer2DModel``.
+
+Blocks count through as in FLUX.1: first the double blocks, whose text and image tokens have projections of their own (0
+to 7 in FLUX.2-dev), then the single blocks, in which both run through the same ones (8 to 55). The order of tokens is
+[text, image] in both. A single block projects to Q, K, V and its MLP at once, and back from both at once.
+
+``guidance_scale`` of FLUX.2-dev is an input of the model and has nothing to do with classifier-free guidance. The klein
+pipeline does classifier-free guidance in two calls of the transformer, unless the model is a distilled one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+from torch import Tensor, nn
+
+from pagopt.heads import HeadMap, Site
+from pagopt.models.anatomy import Attention, Family, Output, Stream, Tap, split_taps
+from pagopt.models.flux import grid_of_ids, rotate_joint
+
+__all__ = ["FLUX2"]
+
+
+class FLUX2(Family):
+    """Anatomy of FLUX.2."""
+
+    name: ClassVar[str] = "flux2"
+    transformer: ClassVar[str] = "Flux2Transformer2DModel"
+    pipelines: ClassVar[tuple[str, ...]] = ("Flux2Pipeline", "Flux2KleinPipeline")
+    processors: ClassVar[frozenset[str]] = frozenset({"Flux2AttnProcessor", "Flux2ParallelSelfAttnProcessor"})
+    branches: ClassVar[Literal["batch", "calls"]] = "calls"
+    shared: ClassVar[frozenset[str]] = frozenset({"img_ids", "txt_ids", "image_rotary_emb"})
+    time_divisor: ClassVar[float] = 1000.0
+
+    def head_map_from_config(self, config: Mapping[str, Any]) -> HeadMap:
+        blocks = int(config["num_layers"]) + int(config["num_single_layers"])
+        return HeadMap(tuple(Site(block, "attn", int(config["num_attention_heads"])) for block in range(blocks)))
+
+    def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
+        double = cast("nn.ModuleList", transformer.transformer_blocks)
+        single = cast("nn.ModuleList", transformer.single_transformer_blocks)
+        return [*double, *single]
+
+    def attentions(self, transformer: nn.Module) -> Sequence[Attention]:
+        double = len(cast("nn.ModuleList", transformer.transformer_blocks))
+        found = []
+        for block, module in enumerate(self.blocks(transformer)):
+            attention: Any = module.attn
+            width = int(attention.inner_dim)
+            norms = (attention.norm_q, attention.norm_k)
+            if block < double:
+                own = split_taps(attention, ("to_q", "to_k", "to_v"), "to_qkv", width)
+                added = split_taps(attention, ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv", width)
+                added_norms = (attention.norm_added_q, attention.norm_added_k)
+                streams: tuple[Stream, ...] = (
+                    Stream("text", *added, added_norms, Output(attention.to_add_out, width)),
+                    Stream("image", *own, norms, Output(attention.to_out[0], width)),
+                )
+            else:
+                # Q, K, V and then the MLP come out of one projection; the attention's output and the MLP's go into one.
+                q, k, v = ((Tap(attention.to_qkv_mlp_proj, i * width, (i + 1) * width),) for i in range(3))
+                streams = (Stream("joint", q, k, v, norms, Output(attention.to_out, width)),)
+            found.append(Attention(block, "attn", int(attention.heads), attention, streams))
+        return found
+
+    def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
+        return [cast("nn.Module", transformer.norm_out)]
+
+    def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
+        return grid_of_ids(given["img_ids"])
+
+    def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any]) -> Sequence[Tensor]:
+        return rotate_joint(parts, call.get("image_rotary_emb"))
+
+    def unsupported(self, given: Mapping[str, Any]) -> str | None:
+        if given.get("kv_cache_mode") is not None:
+            return "the cached keys and values of reference images (kv_cache_mode)"
+        ids: Tensor = given["img_ids"]
+        if int(ids.reshape(-1, ids.shape[-1])[-1, 0]) != 0:  # their tokens come last and have a time of their own
+            return "reference images (the pipeline's `image`), whose tokens stand beside those of the picture"
+        return None
