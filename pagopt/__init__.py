@@ -14,9 +14,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pagopt.compiled import compile_blocks, uncompile_blocks
     from pagopt.evaluate import Evaluator, make_trainer
     from pagopt.experiment import run_study
+    from pagopt.flux_blocks import guided_flux_blocks
     from pagopt.guide import guided
+    from pagopt.guider import HeadPerturbationGuidance
     from pagopt.heads import Head
     from pagopt.models import load_pipeline
     from pagopt.recipe import Recipe, load_recipe
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from pagopt.search import HeadHunter
     from pagopt.store import Store
     from pagopt.study import Study
+    from pagopt.targets import register_target
 
 __version__ = "0.1.0"
 
@@ -32,6 +36,7 @@ _HOMES = {
     "Evaluator": "evaluate",
     "Head": "heads",
     "HeadHunter": "search",
+    "HeadPerturbationGuidance": "guider",
     "Job": "render",
     "Objective": "reward",
     "Recipe": "recipe",
@@ -40,18 +45,23 @@ _HOMES = {
     "Store": "store",
     "Study": "study",
     "Task": "render",
+    "compile_blocks": "compiled",
     "guided": "guide",
+    "guided_flux_blocks": "flux_blocks",
     "load_pipeline": "models",
     "load_recipe": "recipe",
     "load_reward": "reward",
     "make_trainer": "evaluate",
+    "register_target": "targets",
     "run_study": "experiment",
+    "uncompile_blocks": "compiled",
 }
 
 __all__ = [
     "Evaluator",
     "Head",
     "HeadHunter",
+    "HeadPerturbationGuidance",
     "Job",
     "Objective",
     "Recipe",
@@ -60,12 +70,16 @@ __all__ = [
     "Store",
     "Study",
     "Task",
+    "compile_blocks",
     "guided",
+    "guided_flux_blocks",
     "load_pipeline",
     "load_recipe",
     "load_reward",
     "make_trainer",
+    "register_target",
     "run_study",
+    "uncompile_blocks",
 ]
 
 

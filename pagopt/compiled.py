@@ -1,10 +1,10 @@
 """``torch.compile`` for guided transformers: block by block, and never again when a recipe changes.
 
-A compiled graph runs no hooks that were added after it was made, so compiling by hand and guidance do not go together.
-Here the blocks are compiled with the interpolation inside: the strengths are an input of the graph, one number for every
-row and head, and the batch size is dynamic. So there are two graphs for each kind of block, one without and one with
-perturbation, whatever the heads, strengths and batches are. A block whose maps are needed in a step (targets that look
-at queries, bent paths) runs that step as it is, uncompiled.
+A compiled graph runs no hooks that were added after it was made, so compiling by hand and guidance do not go
+together. Here the blocks are compiled with the interpolation inside: the strengths are an input of the graph, one
+number for every row and head, and the batch size is dynamic. So there are two graphs for each kind of block, one
+without and one with perturbation, whatever the heads, strengths and batches are. A block whose maps are needed in a
+step (targets that look at queries, bent paths) runs that step as it is, uncompiled.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from pagopt.targets import Target, View
 __all__ = ["CompiledBlock", "compile_blocks", "compiled_block", "uncompile_blocks"]
 
 _MARK = "pagopt_compiled"
+_mixtures: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
 
 
 class _Site:
     """What the graph of a block reads and writes at one attention site. Plain attributes, so that it can be traced."""
 
-    def __init__(self, streams: int, width: int, kinds: tuple[str, ...]) -> None:
+    def __init__(self, streams: int, heads: int, width: int, kinds: tuple[str, ...]) -> None:
         self.targets: tuple[Target, ...] = ()
         self.strengths: tuple[Tensor, ...] = ()
         self.text = 0
         self.reached = False
         self.values: list[Tensor | None] = [None] * streams
-        self.kinds, self.width = kinds, width
+        self.heads, self.kinds, self.width = heads, kinds, width
 
     def see(self, stream: int, start: int, stop: int, output: Tensor) -> None:
         """Keep V of a stream."""
@@ -120,13 +121,13 @@ class CompiledBlock:
                     torch._dynamo.maybe_mark_dynamic(value, 0)
             return compiled(*args, **kwargs)
 
-        block.forward = forward  # type: ignore[method-assign]
+        block.forward = forward
         setattr(block, _MARK, self)
 
     def _site(self, attention: Attention) -> _Site:
         outputs = [stream.output for stream in attention.streams if stream.output is not None]
         kinds = tuple(stream.tokens for stream in attention.streams)
-        site = _Site(len(attention.streams), outputs[0].width, kinds)
+        site = _Site(len(attention.streams), attention.heads, outputs[0].width, kinds)
         for number, stream in enumerate(attention.streams):
             for tap in stream.values:
                 self._mix(tap.module, _Seen, pagopt_site=site, pagopt_place=(number, tap.start, tap.stop))
@@ -137,21 +138,37 @@ class CompiledBlock:
     def _mix(self, module: nn.Module, kind: type[nn.Module], **attributes: Any) -> None:
         own = type(module)
         self._mixed.append((module, own, list(attributes)))
-        module.__class__ = _mixture(kind, own)
+        module.__class__ = _mixtures.setdefault((kind, own), type(own.__name__, (kind, own), {}))
         module.__dict__.update(attributes)
 
-    def can(self, moves: tuple[Move, ...]) -> bool:
-        """Whether the graph can do this."""
-        return all(move.is_dense for move in moves)
+    def begin(self, moves: Mapping[str, tuple[Move, ...]], plain_rows: int, text: int) -> bool:
+        """Say what this step does at each site, or that the graph cannot do it and the block runs uncompiled.
 
-    def begin(self, site: str, moves: tuple[Move, ...], plain_rows: int, text: int) -> None:
-        """Say what this step does at a site; ``plain_rows`` rows before the copies are left alone."""
-        state = self.sites[site]
-        state.targets = tuple(move.target for move in moves)
-        state.strengths = tuple(F.pad(move.strengths, (0, 0, plain_rows, 0)) for move in moves)
-        for strength in state.strengths:
-            torch._dynamo.maybe_mark_dynamic(strength, 0)
-        state.text, state.reached = text, False
+        A site without moves, beside one with, gets strengths of 0: so a block has two graphs, not one for each set of
+        perturbed sites.
+
+        Args:
+            moves: By site.
+            plain_rows: Rows before the copies, which are left alone.
+            text: Text tokens that a joint stream begins with.
+
+        Returns:
+            Whether the graph does it.
+        """
+        self.eager = not all(move.is_dense for items in moves.values() for move in items)
+        if self.eager:
+            return False
+        targets = list(dict.fromkeys(move.target for items in moves.values() for move in items))
+        for name, state in self.sites.items():
+            given = {move.target: F.pad(move.strengths, (0, 0, plain_rows, 0)) for move in moves.get(name, ())}
+            like = next(iter(moves.values()))[0].strengths
+            nothing = like.new_zeros(plain_rows + like.shape[0], state.heads)
+            state.targets = tuple(targets)
+            state.strengths = tuple(given.get(target, nothing) for target in targets)
+            for strength in state.strengths:
+                torch._dynamo.maybe_mark_dynamic(strength, 0)
+            state.text, state.reached = text, False
+        return True
 
     def end(self) -> None:
         """Forget the step."""
@@ -168,11 +185,6 @@ class CompiledBlock:
             module.__class__ = own
             for name in names:
                 del module.__dict__[name]
-
-
-@functools.cache
-def _mixture(kind: type[nn.Module], own: type[nn.Module]) -> type[nn.Module]:
-    return type(own.__name__, (kind, own), {})
 
 
 def compiled_block(block: nn.Module) -> CompiledBlock | None:

@@ -205,10 +205,11 @@ class Evaluator:
         if not recipes or not tasks:
             raise StudyError("nothing to evaluate: give at least one recipe and one prompt")
         keys = self.keys(recipes, tasks)
+        # Task by task, so that a batch holds many candidates of one task: what they share is computed once.
         jobs = {
-            key: Job(recipe, task)
+            row[number]: Job(recipe, task)
+            for number, task in enumerate(tasks)
             for recipe, row in zip(recipes, keys, strict=True)
-            for task, key in zip(tasks, row, strict=True)
         }
         incomplete = self._incomplete(list(jobs))
         todo = [job for key, job in jobs.items() if key in incomplete]

@@ -135,7 +135,7 @@ class Run:
         pipe = load_pipeline(study.model)
         self.head_map: HeadMap = family_of(pipe).head_map(pipe.transformer)
         self.pool = self.head_map.select(study.heads)
-        self.renderer = Renderer(pipe, study.steps, study.height, study.width)
+        self.renderer = Renderer(pipe, study.steps, study.height, study.width, study.distilled_guidance, study.compile)
         self.trainer = make_trainer(**options)
         if self.trainer.is_global_zero:
             folder.claim()

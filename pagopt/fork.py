@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from pagopt.heads import HeadMap
-from pagopt.recipe import STRAIGHT, Recipe
+from pagopt.recipe import STRAIGHT, Option, Recipe
 from pagopt.targets import Target, make_target
 
 __all__ = ["Fork", "Move", "SiteKey"]
 
 SiteKey = tuple[int, str]  # block and name of an attention site
+_Kind = tuple[str, tuple[tuple[str, Option], ...], str]  # target, its options, and path
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,12 @@ class Fork:
         if self.at_input:
             return dict(arguments)
         last = len(self._begun) - 1
-        return self._extend(arguments, self._begun[block - 1] if block else 0, self._begun[min(block, last)])
+        before = self._begun[block - 1] if block else 0
+        return {k: self._extended(k, item, before, self._begun[min(block, last)]) for k, item in arguments.items()}
 
     def enter_input(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Extend the arguments of the whole transformer by all copies."""
-        return self._extend(arguments, 0, len(self))
+        return {name: self._extended(name, item, 0, len(self)) for name, item in arguments.items()}
 
     def moves(self, site: SiteKey, like: Tensor) -> tuple[Move, ...]:
         """What to do to the copies at one attention site: one item for each target and path in use there.
@@ -131,14 +133,14 @@ class Fork:
         """
         key = (site, like.dtype, like.device)
         if key not in self._tensors:
-            tables: dict[Any, list[list[float]]] = {}
+            tables: dict[_Kind, list[list[float]]] = {}
             for number, recipe in enumerate(self.recipes):
                 for head, strength in zip(recipe.heads, recipe.strengths, strict=True):
                     if strength > 0 and (head.block, head.site) == site:
                         zeros = [[0.0] * self._heads[site] for _ in range(self._begun[head.block])]
-                        kind = (recipe.target, recipe.options, recipe.path)
+                        kind = (recipe.target, recipe.target_options, recipe.path)
                         tables.setdefault(kind, zeros)[number][head.head] = strength
-            self._tensors[key] = tuple(_move(*kind, table, like) for kind, table in tables.items())
+            self._tensors[key] = tuple(_move(kind, table, like) for kind, table in tables.items())
         found: tuple[Move, ...] = self._tensors[key]
         return found
 
@@ -159,6 +161,9 @@ class Fork:
         found: Tensor = self._tensors[key]
         return found
 
+    def _extended(self, name: str, value: Any, have: int, want: int) -> Any:
+        return value if name in self._shared else self._extend(value, have, want)
+
     def _extend(self, value: Any, have: int, want: int) -> Any:
         if isinstance(value, Tensor):
             if value.ndim == 0 or value.shape[0] not in (self.rows, self.rows + have):
@@ -168,13 +173,14 @@ class Fork:
                 return value
             return torch.cat([value, value.index_select(0, self.index(value.device, present, want))])
         if isinstance(value, Mapping):
-            return {k: item if k in self._shared else self._extend(item, have, want) for k, item in value.items()}
+            return {key: self._extended(key, item, have, want) for key, item in value.items()}
         if type(value) in (list, tuple):
             return type(value)(self._extend(item, have, want) for item in value)
         return value
 
 
-def _move(target: str, options: Any, path: str, table: list[list[float]], like: Tensor) -> Move:
+def _move(kind: _Kind, table: list[list[float]], like: Tensor) -> Move:
+    target, options, path = kind
     places = [(i, j) for i, row in enumerate(table) for j, u in enumerate(row) if u > 0]
     copies, heads = (torch.tensor(index, device=like.device) for index in zip(*places, strict=True))
     strengths = torch.tensor(table, dtype=like.dtype, device=like.device)

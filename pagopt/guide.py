@@ -86,9 +86,7 @@ class Guidance:
         block_evaluations: Blocks evaluated, counted once for every row of the batch that went through.
     """
 
-    def __init__(
-        self, transformer: Any, family: Family, sampling: Sampling, recipe: Recipe | Sequence[Recipe]
-    ) -> None:
+    def __init__(self, transformer: Any, family: Family, sampling: Sampling, recipe: Recipe | Sequence[Recipe]) -> None:
         self.calls = self.steps = self.block_evaluations = 0
         self._family, self._sampling = family, sampling
         self.transformer: nn.Module = getattr(transformer, "_orig_mod", transformer)
@@ -103,7 +101,7 @@ class Guidance:
             raise GuidanceError("guided() got an empty list of recipes: give one for each image")
         targets = {
             key: make_target(key[0], dict(key[1]), key[2])
-            for key in {(item.target, item.options, item.path) for item in self._recipes}
+            for key in {(item.target, item.target_options, item.path) for item in self._recipes}
         }
         self._plain = all(item.is_plain for item in self._recipes)
         if not self._plain and any(_is_compiled(module) for module in (transformer, *self.transformer.modules())):
@@ -115,7 +113,7 @@ class Guidance:
         # At every used site, whether some target there looks at queries.
         used: dict[tuple[int, str], bool] = {}
         for item in self._recipes:
-            looks = targets[item.target, item.options, item.path].needs_queries or item.path != STRAIGHT
+            looks = targets[item.target, item.target_options, item.path].needs_queries or item.path != STRAIGHT
             for head in item.heads:
                 used[head.block, head.site] = used.get((head.block, head.site), False) or looks
         self._needs_grid = any(used.values())
@@ -126,9 +124,11 @@ class Guidance:
         self._forks: dict[Any, Fork] = {}
         self._effective: set[int] = set()  # images whose perturbation was seen to change something
         self._warned = False
+        self._passing = ExitStack()  # hooks for one step alone
         self._reset()
 
     def _reset(self) -> None:
+        self._passing.close()
         self._fork: Fork | None = None
         self._distinct: Distinct | None = None
         self._skips = self._again = False
@@ -161,8 +161,9 @@ class Guidance:
         for module in self._family.tail(self.transformer):
             enter = partial(self._enter_tail, len(self._blocks), _names(module))
             add(module.register_forward_pre_hook(enter, with_kwargs=True))
-        for site in self._sites.values():
-            site.install(add)
+        for (number, _), site in self._sites.items():
+            if compiled_block(self._blocks[number]) is None:  # a graph would be made anew for its hooks
+                site.install(add)
 
     def check_used(self) -> None:
         """Complain if there was something to do and the transformer never ran."""
@@ -239,14 +240,15 @@ class Guidance:
         grid = self._family.grid(given, self.transformer) if self._needs_grid else None
         text = int(given["encoder_hidden_states"].shape[1])
         moves = {site: fork.moves(site, like=given["hidden_states"]) for site in fork.sites}
-        for (number, name), items in moves.items():
-            block = compiled_block(self._blocks[number])
-            if block is not None and all(block.can(moves.get((number, other), ())) for other in block.sites):
-                block.begin(name, items, kept, text)
-                continue
-            if block is not None:
-                block.eager = True
-            self._sites[number, name].begin(items, kept, text, grid)
+        for number in {block for block, _ in moves}:
+            here = {name: items for (block, name), items in moves.items() if block == number}
+            compiled = compiled_block(self._blocks[number])
+            if compiled is None or not compiled.begin(here, kept, text):
+                for name, items in here.items():
+                    site = self._sites[number, name]
+                    site.begin(items, kept, text, grid)
+                    if compiled is not None:
+                        site.install(lambda handle: self._passing.callback(handle.remove))
 
     def _enter_block(
         self, number: int, names: list[str], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

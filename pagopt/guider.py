@@ -1,11 +1,14 @@
-"""A recipe as a guider for diffusers' modular pipelines: ``pipe.update_components(guider=HeadPerturbationGuidance(...))``.
+"""A recipe as a guider of diffusers' modular pipelines.
+
+    pipe.update_components(guider=HeadPerturbationGuidance(recipe, guidance_scale=7.0))
 
 The result is that of :func:`pagopt.guide.guided` around the stock pipeline:
 ``uncond + g (cond - uncond) + w (cond - pert)`` (paper, arXiv 2506.10978, Eq. 5).
 
-The denoising loop of a modular pipeline calls the transformer once for every batch of its guider. The conditional batch
-is guided inside the transformer, by the same hooks as under ``guided``, and comes out as ``cond + w (cond - pert)``;
-everything else is diffusers' own classifier-free guidance.
+The denoising loop of a modular pipeline calls the transformer once for every batch of its guider, here as for
+classifier-free guidance: the conditional one, then the unconditional one. Inside the transformer the same hooks as
+under ``guided`` make ``cond + w (cond - pert)`` of the first, and add the same ``w (cond - pert)`` to the second.
+Everything else is diffusers' own classifier-free guidance, whose difference ``cond - uncond`` that does not touch.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders import ClassifierFreeGuidance
 from torch import Tensor, nn
@@ -36,9 +38,9 @@ class HeadPerturbationGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
     perturbed block ``l`` of ``L``, so that this batch takes ``L + (L - l)`` block evaluations an image, and the
     unconditional one ``L`` as ever. A step outside the recipe's interval costs nothing extra.
 
-    The model is hooked only while the conditional batch runs through it. A call that fails takes the hooks away; a call
-    that is interrupted from the keyboard leaves them, and they are gone without effect at the next call of the
-    transformer, whoever makes it.
+    The model is hooked only while a batch runs through it. A call that fails takes the hooks away. A call that is
+    interrupted from the keyboard cannot; its hooks do nothing any more, and go at the next call of the transformer,
+    whoever makes it.
 
     Args:
         recipe: A :class:`~pagopt.recipe.Recipe`, or what its ``to_dict`` gives. It holds for all images. Its
@@ -71,9 +73,8 @@ class HeadPerturbationGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
         super().__init__(guidance_scale, guidance_rescale, use_original_formulation, start, stop, enabled)
         self.register_to_config(recipe=self.recipe.to_dict())
-        self.guidance: Guidance | None = None
-        """Counters of the last run, or the one under way: those that ``with guided(...) as guidance`` gives."""
-        self._batch: _ConditionalBatch | None = None
+        self.guidance: _BatchGuidance | None = None
+        """Counters of the last run, as ``with guided(...) as guidance`` gives them; ``None`` before the first."""
         self._repeats = 0
         scale = guidance_scale + 1 if use_original_formulation else guidance_scale
         if self.recipe.cfg is not None and self.recipe.cfg != scale:
@@ -95,56 +96,33 @@ class HeadPerturbationGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
             timestep: The current one, a scalar.
         """
         if step == 0:
-            self._repeats, self._batch = 0, None
+            self._repeats = 0
         elif bool(timestep == self._timestep):
             self._repeats += 1
         super().set_state(step - self._repeats, num_inference_steps, timestep)
 
     def prepare_models(self, denoiser: nn.Module) -> None:
-        """Hook the transformer if the conditional batch comes next, which is the first in every step."""
+        """Hook the transformer for the batch that comes next."""
         super().prepare_models(denoiser)
-        if not self._enabled or not self.is_conditional:
+        self.cleanup_models(denoiser)
+        if not self._enabled:
             return
-        if self._batch is None or self._batch.transformer is not getattr(denoiser, "_orig_mod", denoiser):
-            self._batch = self.guidance = self._make_batch(denoiser)
-        self._batch.arm()
+        first = self._step == 0 and self.is_conditional
+        if self.guidance is None or first or not self.guidance.is_of(denoiser):
+            self.guidance = _BatchGuidance(self, denoiser)
+        self.guidance.arm()
 
     def cleanup_models(self, denoiser: nn.Module) -> None:
-        """Take away whatever hooks are left."""
-        if self._batch is not None:
-            self._batch.disarm()
-
-    def forward(self, pred_cond: Tensor, pred_uncond: Tensor | None = None) -> Any:
-        """Combine the predictions of a step.
-
-        Args:
-            pred_cond: ``cond + w (cond - pert)``, any shape.
-            pred_uncond: ``uncond`` of the same shape, where there is classifier-free guidance in this step.
-
-        Returns:
-            A ``GuiderOutput``: ``pred`` is ``uncond + g (cond - uncond) + w (cond - pert)``; ``pred_cond`` and
-            ``pred_uncond`` have the last term added too, so that their difference is that of plain predictions.
-        """
-        shift = None if self._batch is None else self._batch.shift
-        if pred_uncond is not None and shift is not None:
-            pred_uncond = pred_uncond.index_add(0, *shift)
-        return super().forward(pred_cond, pred_uncond)
-
-    def _make_batch(self, denoiser: nn.Module) -> _ConditionalBatch:
-        try:
-            family = family_of(denoiser)
-            sampling = _GuiderSampling(self, family)
-            # That the scales fit has been checked.
-            return _ConditionalBatch(denoiser, family, sampling, self.recipe.replace(cfg=None))
-        except (ModelError, RecipeError, UnknownName) as error:
-            raise GuidanceError(str(error)) from error
+        """Take away the hooks, if the transformer was not called or was interrupted."""
+        if self.guidance is not None:
+            self.guidance.disarm()
 
 
 class _GuiderSampling(Sampling):
-    """Reads a guider where :class:`Sampling` reads a stock pipeline. Only conditional batches are of interest."""
+    """Reads a guider where :class:`Sampling` reads a stock pipeline. Branches are calls of their own, in any family."""
 
     def is_unconditional(self, latents: Tensor) -> bool:
-        return False
+        return bool(self._pipe.is_unconditional)
 
     def conditional(self, rows: int) -> tuple[int, float]:
         return 0, 1.0
@@ -156,25 +134,31 @@ class _GuiderSampling(Sampling):
         return step, steps
 
 
-class _ConditionalBatch(Guidance):
-    """Guidance of one call of the transformer at a time, after which it takes its hooks away by itself.
+class _BatchGuidance(Guidance):
+    """Guidance of one call of the transformer at a time, after which it takes its hooks away by itself."""
 
-    Attributes:
-        shift: What the last call added to the plain prediction: row numbers, and ``w (cond - pert)`` for each;
-            ``None`` if nothing.
-    """
+    def __init__(self, guider: HeadPerturbationGuidance, denoiser: nn.Module) -> None:
+        self._guider = guider
+        self._hooks, self._awaits_call = ExitStack(), False
+        self._last: tuple[Tensor, Tensor] | None = None  # the correction that outlives the conditional batch
+        recipe = guider.recipe.replace(cfg=None)  # whether the scales fit has been looked at
+        try:
+            family = family_of(denoiser)
+            super().__init__(denoiser, family, _GuiderSampling(guider, family), recipe)
+        except (ModelError, RecipeError, UnknownName) as error:
+            raise GuidanceError(str(error)) from error
 
-    shift: tuple[Tensor, Tensor] | None = None
-    _hooks = ExitStack()
-    _awaits_call = False
+    def is_of(self, denoiser: nn.Module) -> bool:
+        """Whether this guides that transformer."""
+        return self.transformer is getattr(denoiser, "_orig_mod", denoiser)
 
     def arm(self) -> None:
         """Guide the next call of the transformer."""
         if self.transformer in _under_guidance:
             raise GuidanceError("this transformer is under guided() already: leave that `with` block first")
-        self.disarm()
-        self._hooks, self._awaits_call, self.shift = ExitStack(), True, None
+        self._awaits_call = True
         self.install(self._hooks)
+        self._correction = None if self._guider.is_conditional else self._last
         # Called last, and also if the call fails.
         end = self.transformer.register_forward_hook(lambda *_: self.disarm(), always_call=True)
         self._hooks.callback(end.remove)
@@ -192,5 +176,5 @@ class _ConditionalBatch(Guidance):
 
     def _finish(self, module: nn.Module, args: Any, output: Any) -> Any:
         result = super()._finish(module, args, output)
-        self.shift = self._correction
+        self._last = self._correction
         return result

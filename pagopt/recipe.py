@@ -15,7 +15,7 @@ from pagopt.errors import GuidanceError, RecipeError
 from pagopt.files import write_text
 from pagopt.heads import Head, expand_heads
 
-__all__ = ["STRAIGHT", "Provenance", "Recipe", "load_recipe"]
+__all__ = ["STRAIGHT", "Option", "Provenance", "Recipe", "load_recipe"]
 
 SCHEMA = 1
 STRAIGHT = "straight"
@@ -35,7 +35,7 @@ class Recipe:
             ``"L8-9.H1,3"``.
         strength: ``u`` in [0, 1] (paper, Eq. 7): one number for all heads, or one for each of ``heads``.
         target: What the attention maps are moved towards; one of :func:`pagopt.targets.known_targets`.
-        options: Options of the target, such as ``{"sigma": 2.0}`` for ``"blur"``; those left out take their
+        target_options: Options of the target, such as ``{"sigma": 2.0}`` for ``"blur"``; those left out take their
             defaults. Kept as sorted pairs.
         path: How a map gets there as the strength grows; a name in :data:`pagopt.targets.PATHS`.
         scale: ``w >= 0`` (paper, Eq. 5).
@@ -55,7 +55,7 @@ class Recipe:
     scale: float
     cfg: float | None
     interval: tuple[float, float]
-    options: tuple[tuple[str, Option], ...]
+    target_options: tuple[tuple[str, Option], ...]
     path: str
 
     def __init__(
@@ -66,7 +66,7 @@ class Recipe:
         scale: float = 3.0,
         cfg: float | None = None,
         interval: Iterable[float] = (0.0, 1.0),
-        options: Mapping[str, Option] | Iterable[tuple[str, Option]] = (),
+        target_options: Mapping[str, Option] | Iterable[tuple[str, Option]] = (),
         path: str = STRAIGHT,
     ) -> None:
         given = expand_heads(heads)
@@ -82,7 +82,7 @@ class Recipe:
         put(self, "scale", _number("scale", scale, low=0.0))
         put(self, "cfg", None if cfg is None else _number("cfg", cfg, low=1.0))
         put(self, "interval", _interval(interval))
-        put(self, "options", _options(options))
+        put(self, "target_options", _options(target_options))
         if not isinstance(path, str) or not path:
             raise RecipeError(f"path must be the name of a path, such as 'straight'; got {path!r}")
         put(self, "path", path)
@@ -131,8 +131,8 @@ class Recipe:
             "cfg": self.cfg,
             "interval": list(self.interval),
         }
-        if self.options:
-            data["options"] = dict(self.options)
+        if self.target_options:
+            data["target_options"] = dict(self.target_options)
         if self.path != STRAIGHT:
             data["path"] = self.path
         return data
@@ -291,7 +291,7 @@ def _options(value: Mapping[str, Option] | Iterable[tuple[str, Option]]) -> tupl
     for name, option in given.items():
         finite = not isinstance(option, float) or math.isfinite(option)
         if not (isinstance(name, str) and name and isinstance(option, bool | int | float | str) and finite):
-            raise RecipeError(f"options are numbers or words by name, such as {{'sigma': 2.0}}; got {value!r}")
+            raise RecipeError(f"target_options are numbers or words by name, such as {{'sigma': 2.0}}; got {value!r}")
     return tuple(sorted(given.items()))
 
 

@@ -14,9 +14,10 @@ import diffusers
 import torch
 from PIL import Image
 
+from pagopt.compiled import compile_blocks
 from pagopt.errors import StudyError
 from pagopt.guide import guided
-from pagopt.models import fingerprint
+from pagopt.models import family_of, fingerprint
 from pagopt.recipe import Recipe
 
 __all__ = ["Job", "Renderer", "Task"]
@@ -47,12 +48,23 @@ class Renderer:
         steps: Number of inference steps, at least 1.
         height: Pixels; ``None`` takes the pipeline's default.
         width: Pixels; ``None`` takes the pipeline's default.
+        distilled_guidance: The ``guidance_scale`` that a distilled model such as FLUX.1-dev takes as an input;
+            ``None`` takes the pipeline's default. Not classifier-free guidance, which a recipe sets by ``cfg``.
+        compile: Compile the transformer's blocks, see :func:`pagopt.compiled.compile_blocks`.
 
     Raises:
-        StudyError: If ``steps`` or a size makes no sense for this pipeline.
+        StudyError: If ``steps`` or a size makes no sense for this pipeline, or it is not distilled.
     """
 
-    def __init__(self, pipe: Any, steps: int = 28, height: int | None = None, width: int | None = None) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        steps: int = 28,
+        height: int | None = None,
+        width: int | None = None,
+        distilled_guidance: float | None = None,
+        compile: bool = False,
+    ) -> None:
         default = pipe.default_sample_size * pipe.vae_scale_factor
         self.pipe = pipe
         self.steps = steps
@@ -60,15 +72,24 @@ class Renderer:
         self.width = default if width is None else width
         if steps < 1:
             raise StudyError(f"steps must be at least 1, not {steps}")
-        multiple = pipe.vae_scale_factor * pipe.transformer.config.patch_size
+        self._family = family_of(pipe)
+        multiple = self._family.pixels(pipe)
         for name, size in (("height", self.height), ("width", self.width)):
             if size < multiple or size % multiple:
                 raise StudyError(f"{name} must be a positive multiple of {multiple} for this model, not {size}")
-        # The pipeline's default, but no more rows than the third tokenizer can fill: the rest would be padding.
-        self.max_sequence_length = min(256, getattr(pipe.tokenizer_3, "model_max_length", 256))
+        if distilled_guidance is not None and not pipe.transformer.config.get("guidance_embeds"):
+            raise StudyError(
+                "distilled_guidance is for models that take their guidance scale as an input, such as FLUX.1-dev; "
+                f"{type(pipe).__name__} with these weights does not: set cfg for classifier-free guidance"
+            )
+        self.distilled_guidance = distilled_guidance
         self._fingerprint: str | None = None
-        self._encoded: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._encoded: dict[str, dict[str, torch.Tensor]] = {}
+        self._kind: tuple[torch.device, torch.dtype] | None = None
         pipe.set_progress_bar_config(disable=True)
+        self.compile = compile
+        if compile:
+            compile_blocks(pipe)
 
     @property
     def fingerprint(self) -> str:
@@ -84,16 +105,18 @@ class Renderer:
 
     def describe(self) -> dict[str, Any]:
         """Everything that changes an image, except recipe, prompt and seed (JSON)."""
-        return {
+        facts = {
             "model": self.fingerprint,
             "pipeline": type(self.pipe).__name__,
             "steps": self.steps,
-            "max_sequence_length": self.max_sequence_length,
             "height": self.height,
             "width": self.width,
             "dtype": str(self.pipe.transformer.dtype).removeprefix("torch."),
             "diffusers": ".".join(diffusers.__version__.split(".")[:2]),
         }
+        if self.distilled_guidance is not None:
+            facts["distilled_guidance"] = self.distilled_guidance
+        return facts
 
     @torch.no_grad()
     def render(self, jobs: Sequence[Job]) -> list[Image.Image]:
@@ -117,17 +140,17 @@ class Renderer:
 
     def _render_rows(self, jobs: Sequence[Job], cfg: float) -> list[Image.Image]:
         prompts = [job.task.prompt for job in jobs]
-        self._encode({*prompts, ""})
-        embeds, pooled = (torch.cat(rows) for rows in zip(*(self._encoded[p] for p in prompts), strict=True))
-        arguments: dict[str, Any] = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+        self._encode({*prompts, ""} if cfg > 1 else set(prompts))
+        arguments: dict[str, Any] = self._family.join([self._encoded[prompt] for prompt in prompts])
         if cfg > 1:
-            nothing, nothing_pooled = self._encoded[""]
-            arguments["negative_prompt_embeds"] = nothing.expand_as(embeds)
-            arguments["negative_pooled_prompt_embeds"] = nothing_pooled.expand_as(pooled)
+            nothing = self._family.join([self._encoded[""]] * len(prompts))
+            arguments |= {f"negative_{name}": rows for name, rows in nothing.items()}
+        if self.distilled_guidance is not None:
+            arguments["guidance_scale"] = self.distilled_guidance
         with guided(self.pipe, [job.recipe for job in jobs]):
             output = self.pipe(
                 **arguments,
-                guidance_scale=cfg,
+                **self._family.cfg_arguments(cfg),
                 num_inference_steps=self.steps,
                 height=self.height,
                 width=self.width,
@@ -138,22 +161,10 @@ class Renderer:
 
     def _encode(self, prompts: Iterable[str]) -> None:
         """Encode what is not encoded yet, in one batch."""
-        transformer = self.pipe.transformer
-        if self._encoded:
-            known = next(iter(self._encoded.values()))[0]
-            if (known.device, known.dtype) != (transformer.device, transformer.dtype):
-                self._encoded.clear()
-        if len(self._encoded) > _PROMPTS_KEPT:
+        kind = (self.pipe.transformer.device, self.pipe.transformer.dtype)
+        if kind != self._kind or len(self._encoded) > _PROMPTS_KEPT:
             self._encoded.clear()
+            self._kind = kind
         new = sorted(set(prompts) - self._encoded.keys())
-        if not new:
-            return
-        embeds, _, pooled, _ = self.pipe.encode_prompt(
-            prompt=new,
-            prompt_2=None,
-            prompt_3=None,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.max_sequence_length,
-        )
-        for row, prompt in enumerate(new):
-            self._encoded[prompt] = (embeds[row : row + 1], pooled[row : row + 1])
+        if new:
+            self._encoded.update(zip(new, self._family.encode(self.pipe, new), strict=True))

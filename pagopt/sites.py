@@ -53,7 +53,7 @@ class SiteHooks:
         """Say what the coming forward does: attributes of the same names."""
         self.moves, self.first, self.text, self.grid = moves, first, text, grid
 
-    def install(self, add: Callable[[Any], None]) -> None:
+    def install(self, add: Callable[[Any], object]) -> None:
         """Register all hooks; ``add`` takes their handles."""
         for number, stream in enumerate(self.attention.streams):
             for name, taps in (("q", stream.queries), ("k", stream.keys), ("v", stream.values)):
@@ -133,6 +133,9 @@ class SiteHooks:
         mask = self.family.key_mask(self._call)
         return None if mask is None else mask[self.first :]
 
+    def _by_head(self, whole: Tensor) -> Tensor:
+        return whole.reshape(*whole.shape[:-1], self.attention.heads, -1)
+
     def _dense(self, item: Move, values: list[Tensor], output: Tensor, rows: slice) -> Tensor:
         image, text = self._spans(values)
         view = View(values, image, text, self.grid, mask=self._mask())
@@ -142,7 +145,7 @@ class SiteHooks:
         copies, heads = item.pairs
 
         def pick(whole: Tensor) -> Tensor:  # (copies, tokens, heads * width) to (P, tokens, width)
-            return whole.unflatten(-1, (self.attention.heads, -1))[copies, :, heads]
+            return self._by_head(whole)[copies, :, heads]
 
         def project() -> tuple[Tensor, Tensor]:
             found = []
@@ -160,7 +163,7 @@ class SiteHooks:
             [pick(part) for part in values], image, text, self.grid, project, None if mask is None else mask[copies]
         )
         moved = move(pick(output), item.target, item.path, view, rows, item.weights)
-        result = output.unflatten(-1, (self.attention.heads, -1)).clone()
+        result = self._by_head(output).clone()
         result[copies, :, heads] = moved
         return result.flatten(-2)
 

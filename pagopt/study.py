@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pagopt.errors import StudyError, UnknownName
-from pagopt.recipe import Recipe
+from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec
 
@@ -33,7 +33,10 @@ class Study:
         heads: The heads to choose from, such as "L2-5.H*"; "*" is all.
         rounds: Rounds of the greedy search (R of the paper).
         heads_per_round: Heads added in each round (k of the paper).
-        target: What the attention map of a perturbed head is pulled to.
+        target: What the attention map of a perturbed head is pulled to: identity, image_identity, image_to_image,
+            uniform, mean_query, blur, temperature, row_maximum, or one that a package adds.
+        target_options: Options of the target, such as `sigma: 2` for blur.
+        path: How the map gets there as the strength grows: straight, fisher_rao or log_linear.
         strength: How far, from 0 (not at all) to 1 (the target itself); u of the paper.
         scale: Guidance scale w: how far to steer away from the perturbed prediction.
         cfg: Classifier-free guidance scale g during the search; 1 is off.
@@ -41,6 +44,8 @@ class Study:
         steps: Inference steps.
         height: Pixels; default: as the model likes it.
         width: Pixels; default: as the model likes it.
+        distilled_guidance: The guidance scale that a distilled model such as FLUX.1-dev takes as an input.
+        compile: Compile the model's blocks: a slow start, then faster; the images stay the same up to rounding.
         cfg_scales: The CFG scales to compare with; the best on the search's own tasks is taken. Empty for none.
         compare_layers: Compare with the best single layer, too (all heads of one layer, as in PAG).
     """
@@ -57,6 +62,8 @@ class Study:
     rounds: int = 5
     heads_per_round: int = 3
     target: str = "identity"
+    target_options: dict[str, float | str] = field(default_factory=dict)
+    path: str = STRAIGHT
     strength: float = 1.0
     scale: float = 3.0
     cfg: float = 1.0
@@ -64,6 +71,8 @@ class Study:
     steps: int = 20
     height: int | None = None
     width: int | None = None
+    distilled_guidance: float | None = None
+    compile: bool = False
     cfg_scales: list[float] = field(default_factory=lambda: [1.5, 2.0, 3.0])
     compare_layers: bool = True
 
@@ -102,6 +111,8 @@ class Study:
             heads=(),
             strength=self.strength,
             target=self.target,
+            target_options=self.target_options,
+            path=self.path,
             scale=self.scale,
             cfg=self.cfg,
             interval=self.interval,

@@ -23,6 +23,8 @@ ORDER = [
     "duplicates",
     "compiled",
     "guide",
+    "guider",
+    "flux_blocks",
     "render",
     "reward",
     "store",
@@ -40,7 +42,7 @@ ORDER = [
 ALLOWED = {
     "lightning": {"evaluate", "cli"},
     "optuna": {"tune"},
-    "diffusers": {"models", "guide", "render"},
+    "diffusers": {"models", "guide", "guider", "flux_blocks", "render"},
 }
 
 

@@ -42,6 +42,7 @@ def parser() -> ArgumentParser:
     command.add_argument("--strength", type=float | None, help="Another strength u in [0, 1], for all heads.")
     command.add_argument("--scale", type=float | None, help="Another guidance scale w.")
     command.add_argument("--cfg", type=float | None, help="Another classifier-free guidance scale g; 1 is off.")
+    command.add_argument("--distilled_guidance", type=float | None, help="Guidance scale of a distilled model (FLUX).")
     command.add_argument("--device", type=str | None, help="Such as cuda or cpu. Default: cuda where there is one.")
     return command
 
@@ -58,7 +59,9 @@ def main(words: list[str]) -> None:
     recipe = recipe.replace(**{name: value for name, value in given.items() if value is not None})
     pipe = load_pipeline(options.model or (provenance.model if provenance else "emoji"))
     pipe.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    renderer = Renderer(pipe, steps(options.steps, provenance), options.height, options.width)
+    renderer = Renderer(
+        pipe, steps(options.steps, provenance), options.height, options.width, options.distilled_guidance
+    )
     warn_if_other_model(renderer, provenance)
     task = Task(options.prompt, options.seed)
     unguided = Recipe(scale=0.0, cfg=1.0)

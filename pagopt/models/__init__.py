@@ -15,7 +15,7 @@ from pagopt.heads import HeadMap
 from pagopt.models.anatomy import Attention, Family, Output, Stream, Tap
 from pagopt.models.fingerprint import fingerprint
 from pagopt.models.flux import FLUX
-from pagopt.models.flux2 import FLUX2
+from pagopt.models.flux2 import FLUX2, FLUX2Klein
 from pagopt.models.qwen_image import QwenImage
 from pagopt.models.sd3 import SD3
 
@@ -35,7 +35,7 @@ __all__ = [
     "scorer_folder",
 ]
 
-FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), QwenImage())
+FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), FLUX2Klein(), QwenImage())
 
 EMBEDDED = Path(__file__).parent / "emoji"
 ALIASES: dict[str, str] = {

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from pagopt.errors import ModelError
@@ -154,6 +155,31 @@ class Family(ABC):
             call: The keyword arguments of the attention module.
         """
         return None
+
+    @abstractmethod
+    def encode(self, pipe: Any, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """Encode prompts as the pipeline would.
+
+        Returns:
+            For every prompt the arguments of the pipeline that stand for it, each with one row. Under the same names
+            with ``negative_`` before them the pipeline takes a negative prompt.
+        """
+
+    def join(self, rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The arguments of a batch, from what :meth:`encode` gave for each of its prompts."""
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    @abstractmethod
+    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+        """The arguments of the pipeline that ask for classifier-free guidance of this scale; 1 asks for none.
+
+        Raises:
+            ModelError: If it is above 1 and this pipeline has no classifier-free guidance.
+        """
+
+    def pixels(self, pipe: Any) -> int:
+        """Height and width of an image must be multiples of this."""
+        return int(pipe.vae_scale_factor * pipe.transformer.config.patch_size)
 
     def unsupported(self, given: Mapping[str, Any]) -> str | None:
         """What in the arguments of a transformer call makes guidance impossible, in words; usually ``None``."""

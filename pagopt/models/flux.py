@@ -66,6 +66,20 @@ class FLUX(Family):
     def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
         return [cast("nn.Module", transformer.norm_out)]
 
+    def encode(self, pipe: Any, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        # What FLUX.1-schnell was trained with is half of what -dev takes; the tokenizer does not know.
+        length = 512 if pipe.transformer.config.guidance_embeds else 256
+        rows, pooled, _ = pipe.encode_prompt(prompt=list(prompts), prompt_2=None, max_sequence_length=length)
+        return [
+            {"prompt_embeds": rows[i : i + 1], "pooled_prompt_embeds": pooled[i : i + 1]} for i in range(len(prompts))
+        ]
+
+    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+        return {"true_cfg_scale": cfg}
+
+    def pixels(self, pipe: Any) -> int:
+        return 2 * int(pipe.vae_scale_factor)
+
     def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
         return grid_of_ids(given["img_ids"])
 
@@ -91,4 +105,4 @@ def rotate_joint(parts: Sequence[Tensor], rotary: tuple[Tensor, Tensor] | None) 
         return parts
     joint = torch.cat(list(parts), dim=1)[:, :, None]
     turned: Tensor = apply_rotary_emb(joint, rotary, sequence_dim=1)
-    return turned[:, :, 0].split([part.shape[1] for part in parts], dim=1)
+    return torch.split(turned[:, :, 0], [part.shape[1] for part in parts], dim=1)

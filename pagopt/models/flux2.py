@@ -15,19 +15,20 @@ from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
+from pagopt.errors import ModelError
 from pagopt.heads import HeadMap, Site
 from pagopt.models.anatomy import Attention, Family, Output, Stream, Tap, split_taps
 from pagopt.models.flux import grid_of_ids, rotate_joint
 
-__all__ = ["FLUX2"]
+__all__ = ["FLUX2", "FLUX2Klein"]
 
 
 class FLUX2(Family):
-    """Anatomy of FLUX.2."""
+    """Anatomy of FLUX.2-dev."""
 
     name: ClassVar[str] = "flux2"
     transformer: ClassVar[str] = "Flux2Transformer2DModel"
-    pipelines: ClassVar[tuple[str, ...]] = ("Flux2Pipeline", "Flux2KleinPipeline")
+    pipelines: ClassVar[tuple[str, ...]] = ("Flux2Pipeline",)
     processors: ClassVar[frozenset[str]] = frozenset({"Flux2AttnProcessor", "Flux2ParallelSelfAttnProcessor"})
     branches: ClassVar[Literal["batch", "calls"]] = "calls"
     shared: ClassVar[frozenset[str]] = frozenset({"img_ids", "txt_ids", "image_rotary_emb"})
@@ -67,6 +68,21 @@ class FLUX2(Family):
     def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
         return [cast("nn.Module", transformer.norm_out)]
 
+    def encode(self, pipe: Any, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        rows, _ = pipe.encode_prompt(prompt=list(prompts))
+        return [{"prompt_embeds": rows[i : i + 1]} for i in range(len(prompts))]
+
+    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+        if cfg > 1:
+            raise ModelError(
+                "the pipeline of FLUX.2-dev does no classifier-free guidance: its guidance scale is an input of the "
+                "model; give the recipe cfg 1"
+            )
+        return {}
+
+    def pixels(self, pipe: Any) -> int:
+        return 2 * int(pipe.vae_scale_factor)
+
     def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
         return grid_of_ids(given["img_ids"])
 
@@ -80,3 +96,13 @@ class FLUX2(Family):
         if int(ids.reshape(-1, ids.shape[-1])[-1, 0]) != 0:  # their tokens come last and have a time of their own
             return "reference images (the pipeline's `image`), whose tokens stand beside those of the picture"
         return None
+
+
+class FLUX2Klein(FLUX2):
+    """Anatomy of FLUX.2-klein: the same transformer, in a pipeline that does classifier-free guidance."""
+
+    name: ClassVar[str] = "flux2-klein"
+    pipelines: ClassVar[tuple[str, ...]] = ("Flux2KleinPipeline",)
+
+    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+        return {"guidance_scale": cfg}

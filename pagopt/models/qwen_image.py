@@ -76,6 +76,30 @@ class QwenImage(Family):
     def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
         return [cast("nn.Module", transformer.norm_out)]
 
+    def encode(self, pipe: Any, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        rows, mask = pipe.encode_prompt(prompt=list(prompts), max_sequence_length=512)
+        lengths = [rows.shape[1]] * len(prompts) if mask is None else mask.sum(dim=1).tolist()
+        found = []
+        for i, length in enumerate(lengths):  # without padding: what a prompt gives depends on no other
+            embeds = rows[i : i + 1, :length]
+            found.append({"prompt_embeds": embeds, "prompt_embeds_mask": embeds.new_ones(1, length, dtype=torch.long)})
+        return found
+
+    def join(self, rows: Sequence[Mapping[str, Tensor]], like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        # The negative prompt comes in a call of its own, so it need not be as long as any other.
+        longest = max(row["prompt_embeds"].shape[1] for row in rows)
+
+        def padded(name: str) -> Tensor:
+            return torch.cat([_pad(row[name], longest) for row in rows])
+
+        return {name: padded(name) for name in ("prompt_embeds", "prompt_embeds_mask")}
+
+    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+        return {"true_cfg_scale": cfg}
+
+    def pixels(self, pipe: Any) -> int:
+        return 2 * int(pipe.vae_scale_factor)
+
     def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
         _, rows, columns = _shapes(given)[0]
         return int(rows), int(columns)
@@ -104,6 +128,11 @@ class QwenImage(Family):
         if len(shapes) != 1 or shapes[0][0] != 1:
             return f"image tokens of several pictures or frames in one row (img_shapes of {shapes})"
         return None
+
+
+def _pad(text: Tensor, length: int) -> Tensor:
+    """(1, tokens, ...) with zeros up to (1, length, ...)."""
+    return torch.cat([text, text.new_zeros(1, length - text.shape[1], *text.shape[2:])], dim=1)
 
 
 def _shapes(given: Mapping[str, Any]) -> list[tuple[int, int, int]]:

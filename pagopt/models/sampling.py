@@ -31,7 +31,7 @@ class Sampling:
         self._levels: list[tuple[float, float]] = []
         self._read: tuple[Tensor, int | None] | None = None
         self._last = 0
-        self._latents: Tensor | None = None
+        self._latents: tuple[Tensor, Any] | None = None
 
     def reset(self) -> None:
         """Let go of what belongs to a call of the pipeline."""
@@ -40,12 +40,14 @@ class Sampling:
     def is_unconditional(self, latents: Tensor) -> bool:
         """Whether this call of the transformer is the unconditional branch, where branches are calls of their own.
 
-        The conditional branch comes first, and the unconditional one gets the very same latents.
+        The conditional branch comes first, and the unconditional one gets the very same latents. So may the next call
+        of the pipeline, but that one makes a new schedule.
         """
         if self._family.branches == "batch":
             return False
-        again = latents is self._latents
-        self._latents = None if again else latents
+        schedule, before = self._pipe.scheduler.timesteps, self._latents
+        again = before is not None and latents is before[0] and schedule is before[1]
+        self._latents = None if again else (latents, schedule)
         return again
 
     def conditional(self, rows: int) -> tuple[int, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from pagopt.heads import HeadMap, Site
 from pagopt.models.anatomy import Attention, Family, Output, Stream, split_taps
@@ -76,6 +76,23 @@ class SD3(Family):
 
     def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
         return [cast("nn.Module", transformer.norm_out)]
+
+    def encode(self, pipe: Any, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        # The pipeline's default, but no more rows than the third tokenizer can fill: the rest would be padding.
+        length = min(256, getattr(pipe.tokenizer_3, "model_max_length", 256))
+        rows, _, pooled, _ = pipe.encode_prompt(
+            prompt=list(prompts),
+            prompt_2=None,
+            prompt_3=None,
+            do_classifier_free_guidance=False,
+            max_sequence_length=length,
+        )
+        return [
+            {"prompt_embeds": rows[i : i + 1], "pooled_prompt_embeds": pooled[i : i + 1]} for i in range(len(prompts))
+        ]
+
+    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+        return {"guidance_scale": cfg}
 
     def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
         patch = int(cast("Any", transformer).config.patch_size)

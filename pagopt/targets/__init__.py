@@ -77,7 +77,7 @@ def make_target(name: str, options: Mapping[str, Any] | None = None, path: str =
     if name not in known:
         raise UnknownName("perturbation target", name, known)
     kind, given = known[name], dict(options or {})
-    fields = {item.name for item in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+    fields: set[str] = {item.name for item in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
     for option in given:
         if option not in fields:
             raise UnknownName(f"option of the target {name!r}", option, sorted(fields))

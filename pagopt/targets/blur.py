@@ -48,7 +48,7 @@ class Blur(Target):
     def _blurred(self, view: View) -> Tensor:
         queries = view.q[:, view.image]
         assert view.grid is not None
-        square = queries.unflatten(1, view.grid)
+        square = queries.view(queries.shape[0], *view.grid, -1)
         down, across = (gaussian(size, self.sigma, queries) for size in view.grid)
         return torch.einsum("hi,wj,pijd->phwd", down, across, square).flatten(1, 2)
 

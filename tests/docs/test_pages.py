@@ -19,7 +19,7 @@ from pagopt.study import Study, available_studies
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-WITH_PYTHON = ["quickstart", "recipes", "python", "emoji"]
+WITH_PYTHON = ["quickstart", "recipes", "python", "modular", "emoji"]
 
 
 def blocks(page: Path, language: str) -> list[str]:

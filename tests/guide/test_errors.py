@@ -110,10 +110,10 @@ def test_a_site_that_is_never_reached(pipe):
 def test_compiled_transformers(pipe):
     own = copy.deepcopy(pipe)
     own.transformer.transformer_blocks[2].compile(backend="eager")
-    refused(own, RECIPE, "the transformer is compiled", "without torch.compile")
+    refused(own, RECIPE, "compiled by torch.compile", "pagopt.compile_blocks(pipe)")
     own = copy.deepcopy(pipe)
     own.transformer = torch.compile(own.transformer, backend="eager")
-    refused(own, RECIPE, "the transformer is compiled")
+    refused(own, RECIPE, "compiled by torch.compile")
 
 
 def test_values_that_cannot_be_seen(pipe):

@@ -86,7 +86,7 @@ def written_out(view, name, options):
             if name == "identity" or (name == "image_identity" and i in image):
                 row = {i: 1.0}
             elif name == "uniform":
-                row = {j: 1 / n for j in range(n)}
+                row = dict.fromkeys(range(n), 1 / n)
             elif name == "mean_query":
                 span = {"all": range(n), "image": image, "text": text}[options.get("over", "all")]
                 row = softmax_row(sum(q[p, j] for j in span) / len(span), range(n))

@@ -58,7 +58,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; `closure` as for any optimizer."""
         loss = None
         if closure is not None:
@@ -95,7 +95,8 @@ class Muon(torch.optim.Optimizer):
         adamw(
             parameters,
             [p.grad for p in parameters if p.grad is not None],
-            *([self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_sq")),
+            [self.state[p]["exp_avg"] for p in parameters],
+            [self.state[p]["exp_avg_sq"] for p in parameters],
             [],
             [self.state[p]["step"] for p in parameters],
             foreach=True,

@@ -1,0 +1,169 @@
+"""What the families say about models, and what they refuse."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from diffusers import QwenImageEditPipeline, QwenImagePipeline
+from diffusers.models.transformers.transformer_flux2 import Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor
+from tiny_families import (
+    BLOCKS,
+    CHANNELS,
+    GRID,
+    HEADS,
+    VARIANTS,
+    WIDTH,
+    at,
+    inputs,
+    make_pipeline,
+    make_transformer,
+    normal,
+    schedule,
+)
+from under_guidance import error
+
+from pagopt.errors import GuidanceError, ModelError
+from pagopt.guide import guided
+from pagopt.models import ALIASES, FAMILIES, family_of, resolve_model
+from pagopt.recipe import Recipe
+
+NAMES = {"flux": "flux", "flux_schnell": "flux", "flux2": "flux2", "flux2_klein": "flux2-klein", "qwen": "qwen-image"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_family_and_heads(transformers, variant):
+    transformer = transformers[variant]
+    family = family_of(make_pipeline(variant, transformer))
+    assert family.name == NAMES[variant]
+    heads = family.head_map(transformer)
+    assert (heads.blocks, len(heads)) == (BLOCKS[variant], BLOCKS[variant] * HEADS[variant])
+    sites = family.attentions(transformer)
+    assert [(site.block, site.site, site.heads) for site in sites] == [(s.block, s.name, s.heads) for s in heads.sites]
+    assert type(family_of(transformer)) in type(family).__mro__
+
+
+def test_names():
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+    assert resolve_model("qwen-image") == "Qwen/Qwen-Image"
+    assert resolve_model("flux2-dev") == "black-forest-labs/FLUX.2-dev"
+    assert resolve_model("flux2-klein") == "black-forest-labs/FLUX.2-klein-4B"
+    assert {"flux-dev", "flux-schnell"} <= set(ALIASES)
+
+
+def test_editing_models_of_qwen():
+    pipe = make_pipeline("qwen", make_transformer("qwen", zero_cond_t=True))
+    with pytest.raises(GuidanceError, match="zero_cond_t"), guided(pipe, Recipe("L0.H0")):
+        pass
+    with pytest.raises(ModelError, match="doubles the batch"):
+        family_of(pipe).head_map(pipe.transformer)
+
+
+def test_pipelines_that_join_pictures_to_the_latents(transformers):
+    parts = {"vae": None, "text_encoder": None, "tokenizer": None, "processor": None, "scheduler": None}
+    pipe = QwenImageEditPipeline(transformer=transformers["qwen"], **parts)
+    with pytest.raises(GuidanceError, match="QwenImageEditPipeline belongs to no supported family"):
+        guided(pipe, Recipe("L0.H0")).__enter__()
+
+
+def call(variant, transformer, recipe, **changes):
+    pipe = make_pipeline(variant, transformer)
+    arguments = inputs(variant, 1) | {"timestep": at(schedule(pipe)[0], 1)} | changes
+    with torch.no_grad(), guided(pipe, recipe):
+        transformer(**arguments, return_dict=False)
+
+
+@pytest.mark.parametrize("mode", ["extract", "cached"])
+def test_cached_keys_and_values(transformers, mode):
+    with pytest.raises(GuidanceError, match="kv_cache_mode"):
+        call("flux2", transformers["flux2"], Recipe("L0.H0"), kv_cache_mode=mode, num_ref_tokens=2)
+
+
+@pytest.mark.parametrize("head", ["L0.H0", "L3.H0"])
+def test_processors_with_a_cache(transformers, head):
+    transformer = copy.deepcopy(transformers["flux2"])
+    for block in transformer.transformer_blocks:
+        block.attn.set_processor(Flux2KVAttnProcessor())
+    for block in transformer.single_transformer_blocks:
+        block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
+    with pytest.raises(GuidanceError, match="computed by Flux2KV"):
+        call("flux2", transformer, Recipe(head))
+
+
+def test_reference_images(transformers):
+    """Their tokens have a time of their own, ten and more."""
+    plain = inputs("flux2", 1)
+    ids = torch.cat([plain["img_ids"], plain["img_ids"] + torch.tensor([10, 0, 0, 0])], dim=1)
+    states = torch.cat([plain["hidden_states"]] * 2, dim=1)
+    with pytest.raises(GuidanceError, match="reference images"):
+        call("flux2", transformers["flux2"], Recipe("L0.H0"), img_ids=ids, hidden_states=states)
+
+
+def test_several_pictures_in_a_row(transformers):
+    states = torch.cat([inputs("qwen", 1)["hidden_states"]] * 2, dim=1)
+    with pytest.raises(GuidanceError, match="several pictures"):
+        call("qwen", transformers["qwen"], Recipe("L0.H0"), img_shapes=[[(1, *GRID)] * 2], hidden_states=states)
+
+
+def test_controlnet_on_qwen(transformers):
+    samples = [torch.zeros(1, 6, HEADS["qwen"] * 8).double()]
+    with pytest.raises(GuidanceError, match="ControlNet on Qwen-Image"):
+        call("qwen", transformers["qwen"], Recipe("L0.H0"), controlnet_block_samples=samples)
+
+
+# Prompts. The text encoders are far too large to build here: a table of letters stands for what they give.
+
+
+def letters(prompt):
+    """(tokens, WIDTH)."""
+    return torch.stack([normal(WIDTH, seed=ord(letter)) for letter in prompt or " "])
+
+
+class SpellingQwen(QwenImagePipeline):
+    def _get_qwen_prompt_embeds(self, prompt=None, device=None, dtype=None):
+        rows = [letters(text) for text in prompt]
+        longest = max(map(len, rows))
+        embeds = torch.stack([torch.cat([row, row.new_zeros(longest - len(row), WIDTH)]) for row in rows])
+        return embeds, torch.stack([(torch.arange(longest) < len(row)).long() for row in rows])
+
+
+def spelling(variant, transformer):
+    pipe = SpellingQwen(**make_pipeline(variant, transformer).components)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.usefixtures("precise")
+def test_encoded_prompts_of_qwen(transformers):
+    """What is encoded apart and joined draws the same as the prompts themselves, also beside longer ones."""
+    pipe = spelling("qwen", transformers["qwen"])
+    family, prompts = family_of(pipe), ["cat", "a", "owl?"]
+    encoded = family.encode(pipe, prompts)
+    assert [row["prompt_embeds"].shape[1] for row in encoded] == [3, 1, 4]
+    assert torch.equal(family.encode(pipe, ["a"])[0]["prompt_embeds"], encoded[1]["prompt_embeds"])
+    latents = normal(3, GRID[0] * GRID[1], CHANNELS, seed=5)
+    size = pipe.vae_scale_factor * 2
+    common = {
+        "latents": latents,
+        "height": GRID[0] * size,
+        "width": GRID[1] * size,
+        "num_inference_steps": 2,
+        "output_type": "latent",
+        **family.cfg_arguments(2.0),
+    }
+    wanted = pipe(prompts, negative_prompt=[" "] * 3, **common).images
+    arguments = family.join(encoded)
+    nothing = family.join([family.encode(pipe, [""])[0]] * 3, like=arguments)
+    arguments |= {f"negative_{name}": rows for name, rows in nothing.items()}
+    assert error(pipe(**arguments, **common).images, wanted) < 1e-12
+
+
+def test_arguments_for_classifier_free_guidance(transformers):
+    pipes = {variant: make_pipeline(variant, transformers[variant]) for variant in VARIANTS}
+    assert family_of(pipes["qwen"]).cfg_arguments(3.0) == {"true_cfg_scale": 3.0}
+    assert family_of(pipes["flux2_klein"]).cfg_arguments(3.0) == {"guidance_scale": 3.0}
+    assert family_of(pipes["flux2"]).cfg_arguments(1.0) == {}
+    with pytest.raises(ModelError, match=r"FLUX\.2-dev does no classifier-free guidance"):
+        family_of(pipes["flux2"]).cfg_arguments(3.0)
+    assert [family_of(pipe).pixels(pipe) for pipe in pipes.values()] == [16, 16, 16, 4, 16]

@@ -1,0 +1,114 @@
+"""Compiled blocks: the same predictions, no graph breaks, and no recompilation when recipes change."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import pytest
+import torch
+from tiny_sd3 import noise, run
+from torch._dynamo.utils import counters
+
+from pagopt.compiled import compile_blocks, compiled_block, uncompile_blocks
+from pagopt.errors import GuidanceError
+from pagopt.guide import guided
+from pagopt.models import family_of
+from pagopt.recipe import Recipe
+
+PROMPTS = ["red apple", "b", "ink, cat", "house"]
+
+
+@pytest.fixture
+def fresh():
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def random_recipe(heads, draw, target="identity"):
+    chosen = draw.sample(heads, draw.randint(1, 3))
+    return Recipe(chosen, strength=[draw.uniform(0.2, 1) for _ in chosen], scale=draw.uniform(0.5, 4), target=target)
+
+
+def draw_latents(pipe, recipes, g):
+    with guided(pipe, recipes):
+        return run(pipe, PROMPTS[: len(recipes)], steps=2, g=g, latents=noise(len(recipes)))
+
+
+def close(got, want):
+    return ((got - want).norm() / want.norm()).item() < 1e-10
+
+
+def test_equal_to_uncompiled_and_never_compiled_again(any_pipe, fresh):
+    """Fifty recipes in batches of two to four, with and without CFG, after a warm-up that sees every kind of block."""
+    own = copy.deepcopy(any_pipe)
+    heads, draw = list(family_of(own).head_map(own.transformer)), random.Random(0)
+    plans = [
+        ([random_recipe(heads, draw) for _ in range(draw.randint(2, 4))], draw.choice([1.0, 3.0])) for _ in range(50)
+    ]
+    want = [draw_latents(any_pipe, recipes, g) for recipes, g in plans]
+    compile_blocks(own, backend="aot_eager", fullgraph=True)
+    for g in (1.0, 3.0):  # each block with perturbation, and without
+        for block in range(3):
+            draw_latents(own, [Recipe(f"L{block}.H0"), Recipe(f"L{block}.H1", scale=1.0)], g)
+    graphs = counters["stats"]["unique_graphs"]
+    for (recipes, g), expected in zip(plans, want, strict=True):
+        assert close(draw_latents(own, recipes, g), expected)
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert not counters["graph_break"]
+
+
+def test_targets_that_need_maps_run_uncompiled(pipe, fresh):
+    own, draw = copy.deepcopy(pipe), random.Random(1)
+    heads = list(family_of(own).head_map(own.transformer))
+    compile_blocks(own, backend="aot_eager", fullgraph=True)
+    for targets in (["uniform", "image_identity"], ["blur", "identity"], ["row_maximum", "temperature"]):
+        recipes = [random_recipe(heads, draw, target) for target in targets]
+        assert close(draw_latents(own, recipes, 2.0), draw_latents(pipe, recipes, 2.0))
+
+
+def test_everything_is_put_back(pipe, fresh):
+    own = copy.deepcopy(pipe)
+    before = {name: (type(m), sorted(m.__dict__)) for name, m in own.transformer.named_modules()}
+    compile_blocks(own, backend="eager")
+    assert compiled_block(own.transformer.transformer_blocks[0]) is not None
+    assert list(own.transformer.state_dict()) == list(pipe.transformer.state_dict())
+    draw_latents(own, [Recipe("L1.H0")], 1.0)
+    with pytest.raises(GuidanceError, match="compiled already"):
+        compile_blocks(own)
+    uncompile_blocks(own)
+    after = {name: (type(m), sorted(m.__dict__)) for name, m in own.transformer.named_modules()}
+    assert after == before
+    assert torch.equal(draw_latents(own, [Recipe("L1.H0")], 1.0), draw_latents(pipe, [Recipe("L1.H0")], 1.0))
+    uncompile_blocks(own)  # nothing to undo
+
+
+def test_an_exception_leaves_no_strengths_behind(pipe, fresh):
+    own = copy.deepcopy(pipe)
+    compile_blocks(own, backend="eager")
+
+    def fail(module, args, kwargs):
+        raise MemoryError
+
+    handle = own.transformer.transformer_blocks[2].register_forward_pre_hook(fail, with_kwargs=True)
+    with pytest.raises(MemoryError), guided(own, Recipe("L0.H0")):
+        run(own, ["a"])
+    handle.remove()
+    assert close(run(own, ["a"]), run(pipe, ["a"]))
+
+
+def test_a_whole_model_compiled_by_hand_is_refused(pipe):
+    own = copy.deepcopy(pipe)
+    own.transformer = torch.compile(own.transformer, backend="eager")
+    with pytest.raises(GuidanceError, match="compiled already"):
+        compile_blocks(own)
+
+
+@pytest.mark.slow
+def test_inductor(pipe, fresh):
+    own = copy.deepcopy(pipe)
+    compile_blocks(own, fullgraph=True)
+    recipes = [Recipe("L1.H0", strength=0.5), Recipe("L0.H0 L2.H1")]
+    assert close(draw_latents(own, recipes, 3.0), draw_latents(pipe, recipes, 3.0))
