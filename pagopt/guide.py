@@ -12,7 +12,6 @@ the block removes the hooks, also after an exception.
 from __future__ import annotations
 
 import inspect
-import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pagopt import checks
 from pagopt.compiled import compiled_block
 from pagopt.duplicates import Distinct, distinct
 from pagopt.errors import GuidanceError, ModelError, RecipeError, UnknownName
-from pagopt.fork import Fork
+from pagopt.fork import Fork, SiteKey
 from pagopt.models import Family, family_of
 from pagopt.models.sampling import Sampling
 from pagopt.perturb import guide
@@ -104,11 +104,8 @@ class Guidance:
             for key in {(item.target, item.target_options, item.path) for item in self._recipes}
         }
         self._plain = all(item.is_plain for item in self._recipes)
-        if not self._plain and any(_is_compiled(module) for module in (transformer, *self.transformer.modules())):
-            raise GuidanceError(
-                "the transformer was compiled by torch.compile, and compiled code runs no hooks that come later: load "
-                "the pipeline again and use pagopt.compile_blocks(pipe)"
-            )
+        if not self._plain:
+            checks.check_not_compiled(transformer)
         self._blocks = self._family.blocks(self.transformer)
         # At every used site, whether some target there looks at queries.
         used: dict[tuple[int, str], bool] = {}
@@ -195,7 +192,8 @@ class Guidance:
                 f"{len(recipes)} recipes for {rows - offset} images: give one recipe for all, or one for each image "
                 "(prompts x num_images_per_prompt)"
             )
-        self._warn_of_cfg(recipes)
+        if self._family.branches == "batch" and not self._warned:  # elsewhere the pipeline keeps its scale to itself
+            self._warned = checks.warn_of_scale(recipes, self._cfg)
         if self._plain:
             return None
         step, steps = self._sampling.step(given["timestep"])
@@ -226,7 +224,7 @@ class Guidance:
         if problem := self._family.unsupported(given):
             raise GuidanceError(f"guidance does not work with {problem}")
         for site in self._sites.values():
-            self._check_processor(site)
+            checks.check_processor(self._family, site.attention)
         self.steps += 1
         self._images = images
         place = list(range(rows)) if self._distinct is None else self._distinct.place
@@ -277,15 +275,18 @@ class Guidance:
             # the other prediction keeps the difference pure.
             result = sample.index_add(0, *self._correction)
         elif fork is not None:
-            self._check_reached(fork, sample)
+            checks.check_reached(fork, sample, self._reached)
             index = fork.index(sample.device)
             plain, perturbed = sample.index_select(0, index), sample[fork.rows :]
-            self._check_effect(fork, plain, perturbed)
+            images = [self._images[i] for i in fork.order]
+            if not self._effective.issuperset(images):  # the first guided step of these images
+                checks.check_effect(fork, images, plain, perturbed)
+                self._effective.update(images)
             combined = guide(plain, perturbed, fork.scales(self._cfg, like=sample))
             result = sample[: fork.rows] if self._distinct is None else self._distinct.expand(sample[: fork.rows])
-            images = torch.tensor([self._images[i] for i in fork.order], device=sample.device)
-            result = result.index_copy(0, images + self._offset, combined)
-            self._correction = (images, combined - plain)
+            place = torch.tensor(images, device=sample.device)
+            result = result.index_copy(0, place + self._offset, combined)
+            self._correction = (place, combined - plain)
         elif self._distinct is not None:
             result = self._distinct.expand(sample)
         else:
@@ -293,61 +294,13 @@ class Guidance:
         self._reset()
         return (result, *output[1:]) if isinstance(output, tuple) else type(output)(sample=result)
 
-    def _warn_of_cfg(self, recipes: Sequence[Recipe]) -> None:
-        if self._family.branches == "calls":
-            return  # the pipeline keeps its scale to itself
-        for recipe in recipes:
-            if recipe.cfg is not None and recipe.cfg != self._cfg and not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"the recipe was made for guidance_scale={recipe.cfg:g}, but the pipeline runs with "
-                    f"{self._cfg:g}: pass guidance_scale={recipe.cfg:g} to get what was searched",
-                    stacklevel=2,
-                )
-
-    # Doing nothing is an error.
-
-    def _check_processor(self, site: SiteHooks) -> None:
-        try:
-            self._family.check_processor(site.attention)
-        except ModelError as error:
-            raise GuidanceError(str(error)) from error
-
-    def _check_reached(self, fork: Fork, sample: Tensor) -> None:
-        for block, site in sorted(fork.sites):
-            compiled = compiled_block(self._blocks[block])
-            inside = compiled is not None and compiled.sites[site].reached
-            if not inside and not self._sites[block, site].reached:
-                raise GuidanceError(
-                    f"the perturbed site {site} of block L{block} was never reached in the forward pass"
-                )
-        if sample.shape[0] != fork.rows + len(fork):
-            raise GuidanceError(
-                f"the transformer returned {sample.shape[0]} rows where {fork.rows} and {len(fork)} perturbed ones "
-                "were expected: its blocks do not run through their hooks"
-            )
-
-    def _check_effect(self, fork: Fork, plain: Tensor, perturbed: Tensor) -> None:
-        """In the first guided step of every image."""
-        images = [self._images[i] for i in fork.order]
-        if self._effective.issuperset(images):
-            return
-        same = (plain == perturbed).flatten(1).all(dim=1).tolist()
-        for image, recipe, unchanged in zip(images, fork.recipes, same, strict=True):
-            if unchanged and image not in self._effective:
-                raise GuidanceError(
-                    f"perturbing {' '.join(map(str, recipe.heads))} with strength {recipe.strength} changes nothing in "
-                    f"the prediction for image {image} (in {str(plain.dtype).removeprefix('torch.')}): "
-                    "take a larger strength or other heads"
-                )
-            self._effective.add(image)
+    def _reached(self, key: SiteKey) -> bool:
+        """Whether the outputs of a site were moved in this forward."""
+        compiled = compiled_block(self._blocks[key[0]])
+        return bool(self._sites[key].reached) or (compiled is not None and compiled.sites[key[1]].reached)
 
 
 def _names(module: nn.Module) -> list[str]:
     """Names of a module's positional arguments."""
     parameters = inspect.signature(module.forward).parameters.values()
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None

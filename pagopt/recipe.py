@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pagopt import checked
+from pagopt.checked import Option
 from pagopt.errors import GuidanceError, RecipeError
 from pagopt.files import write_text
 from pagopt.heads import Head, expand_heads
@@ -19,8 +20,6 @@ __all__ = ["STRAIGHT", "Option", "Provenance", "Recipe", "load_recipe"]
 
 SCHEMA = 1
 STRAIGHT = "straight"
-
-Option = bool | int | float | str
 
 
 @dataclass(frozen=True, init=False)
@@ -75,14 +74,14 @@ class Recipe:
                 raise RecipeError(f"head {head} is named {times} times; name it once")
         put = object.__setattr__  # the dataclass is frozen from here on
         put(self, "heads", tuple(sorted(given)))
-        put(self, "strength", _sorted_strengths(given, strength))
+        put(self, "strength", checked.sorted_strengths(given, strength))
         if not isinstance(target, str) or not target:
             raise RecipeError(f"target must be the name of a target, such as 'identity'; got {target!r}")
         put(self, "target", target)
-        put(self, "scale", _number("scale", scale, low=0.0))
-        put(self, "cfg", None if cfg is None else _number("cfg", cfg, low=1.0))
-        put(self, "interval", _interval(interval))
-        put(self, "target_options", _options(target_options))
+        put(self, "scale", checked.number("scale", scale, low=0.0))
+        put(self, "cfg", None if cfg is None else checked.number("cfg", cfg, low=1.0))
+        put(self, "interval", checked.interval(interval))
+        put(self, "target_options", checked.options(target_options))
         if not isinstance(path, str) or not path:
             raise RecipeError(f"path must be the name of a path, such as 'straight'; got {path!r}")
         put(self, "path", path)
@@ -118,7 +117,7 @@ class Recipe:
         """A copy with some attributes changed, checked like any other recipe."""
         known = [f.name for f in dataclasses.fields(self)]
         if unknown := set(changes) - set(known):
-            raise RecipeError(_unknown_keys(unknown, known, "recipe"))
+            raise RecipeError(checked.unknown_keys(unknown, known, "recipe"))
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,7 +147,7 @@ class Recipe:
             raise RecipeError(f"a recipe is a JSON object, not {data!r}")
         known = [f.name for f in dataclasses.fields(cls)]
         if unknown := set(data) - set(known):
-            raise RecipeError(_unknown_keys(unknown, known, "recipe"))
+            raise RecipeError(checked.unknown_keys(unknown, known, "recipe"))
         return cls(**data)
 
     def key(self) -> str:
@@ -216,7 +215,7 @@ class Provenance:
         kinds: dict[str, type] = dict.fromkeys(("model", "fingerprint", "study", "pagopt"), str)
         kinds |= {"objective": list, "evidence": dict}
         if unknown := set(data) - set(kinds):
-            raise RecipeError(_unknown_keys(unknown, kinds, "provenance"))
+            raise RecipeError(checked.unknown_keys(unknown, kinds, "provenance"))
         for name in ("model", "fingerprint"):
             if name not in data:
                 raise RecipeError(f"the provenance lacks {name!r}")
@@ -234,7 +233,7 @@ def load_recipe(path: str | Path) -> tuple[Recipe, Provenance | None]:
     """
     try:
         text = Path(path).read_bytes().decode("utf-8")
-        data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        data = json.loads(text, object_pairs_hook=checked.no_duplicates, parse_constant=checked.no_constant)
     except FileNotFoundError as error:
         raise RecipeError(f"there is no recipe file {path}") from error
     except OSError as error:
@@ -252,71 +251,9 @@ def load_recipe(path: str | Path) -> tuple[Recipe, Provenance | None]:
                 f"a later pagopt wrote it (schema {schema}; this one reads up to {SCHEMA}): update pagopt"
             )
         if unknown := set(data) - {"schema", "recipe", "provenance"}:
-            raise RecipeError(_unknown_keys(unknown, ("schema", "recipe", "provenance"), "recipe file"))
+            raise RecipeError(checked.unknown_keys(unknown, ("schema", "recipe", "provenance"), "recipe file"))
         provenance = data.get("provenance")
         origin = None if provenance is None else Provenance.from_dict(provenance)
         return Recipe.from_dict(data["recipe"]), origin
     except RecipeError as error:
         raise RecipeError(f"cannot use the recipe {path}: {error}") from error
-
-
-def _sorted_strengths(heads: list[Head], strength: float | Iterable[float]) -> float | tuple[float, ...]:
-    """Strengths in the order of the sorted heads; one number where all are the same."""
-    if isinstance(strength, str | bytes | Mapping) or not isinstance(strength, Iterable):
-        return _number("strength", strength, low=0.0, high=1.0)
-    values = [_number("strength", value, low=0.0, high=1.0) for value in strength]
-    if len(values) != len(heads):
-        raise RecipeError(f"there are {len(values)} strengths for {len(heads)} heads; give one each, or one number")
-    ordered = tuple(value for _, value in sorted(zip(heads, values, strict=True)))
-    if not ordered:
-        return 1.0
-    return ordered[0] if len(set(ordered)) == 1 else ordered
-
-
-def _interval(value: Iterable[float]) -> tuple[float, float]:
-    bounds = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
-    if len(bounds) != 2:
-        raise RecipeError(f"interval must be two fractions of the steps, such as (0.0, 0.6); got {value!r}")
-    start, stop = (_number("interval", bound, low=0.0, high=1.0) for bound in bounds)
-    if start >= stop:
-        raise RecipeError(f"interval [{start:g}, {stop:g}) is empty: its start must lie below its stop")
-    return start, stop
-
-
-def _options(value: Mapping[str, Option] | Iterable[tuple[str, Option]]) -> tuple[tuple[str, Option], ...]:
-    try:
-        given = dict(value)
-    except (TypeError, ValueError):
-        given = {"": value}  # type: ignore[dict-item]
-    for name, option in given.items():
-        finite = not isinstance(option, float) or math.isfinite(option)
-        if not (isinstance(name, str) and name and isinstance(option, bool | int | float | str) and finite):
-            raise RecipeError(f"target_options are numbers or words by name, such as {{'sigma': 2.0}}; got {value!r}")
-    return tuple(sorted(given.items()))
-
-
-def _number(name: str, value: Any, low: float, high: float = math.inf) -> float:
-    expected = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-    if not isinstance(value, bool | str | bytes):
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if math.isfinite(number) and low <= number <= high:
-            return number + 0.0  # -0.0 becomes 0.0, so that equal recipes have equal keys
-    raise RecipeError(f"{name} must be a number {expected}, got {value!r}")
-
-
-def _unknown_keys(unknown: Iterable[str], known: Iterable[str], where: str) -> str:
-    return f"unknown {where} key {', '.join(map(repr, sorted(unknown)))}; known: {', '.join(known)}"
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON number")

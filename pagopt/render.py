@@ -150,7 +150,7 @@ class Renderer:
         with guided(self.pipe, [job.recipe for job in jobs]):
             output = self.pipe(
                 **arguments,
-                **self._family.cfg_arguments(cfg),
+                **self._family.cfg_arguments(self.pipe, cfg),
                 num_inference_steps=self.steps,
                 height=self.height,
                 width=self.width,

@@ -170,7 +170,7 @@ class Family(ABC):
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     @abstractmethod
-    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+    def cfg_arguments(self, pipe: Any, cfg: float) -> dict[str, float]:
         """The arguments of the pipeline that ask for classifier-free guidance of this scale; 1 asks for none.
 
         Raises:

@@ -74,7 +74,7 @@ class FLUX(Family):
             {"prompt_embeds": rows[i : i + 1], "pooled_prompt_embeds": pooled[i : i + 1]} for i in range(len(prompts))
         ]
 
-    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+    def cfg_arguments(self, pipe: Any, cfg: float) -> dict[str, float]:
         return {"true_cfg_scale": cfg}
 
     def pixels(self, pipe: Any) -> int:

@@ -72,7 +72,7 @@ class FLUX2(Family):
         rows, _ = pipe.encode_prompt(prompt=list(prompts))
         return [{"prompt_embeds": rows[i : i + 1]} for i in range(len(prompts))]
 
-    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+    def cfg_arguments(self, pipe: Any, cfg: float) -> dict[str, float]:
         if cfg > 1:
             raise ModelError(
                 "the pipeline of FLUX.2-dev does no classifier-free guidance: its guidance scale is an input of the "
@@ -104,5 +104,7 @@ class FLUX2Klein(FLUX2):
     name: ClassVar[str] = "flux2-klein"
     pipelines: ClassVar[tuple[str, ...]] = ("Flux2KleinPipeline",)
 
-    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+    def cfg_arguments(self, pipe: Any, cfg: float) -> dict[str, float]:
+        if cfg > 1 and pipe.config.is_distilled:
+            raise ModelError("this FLUX.2-klein is a distilled model without classifier-free guidance: leave cfg at 1")
         return {"guidance_scale": cfg}

@@ -85,7 +85,7 @@ class QwenImage(Family):
             found.append({"prompt_embeds": embeds, "prompt_embeds_mask": embeds.new_ones(1, length, dtype=torch.long)})
         return found
 
-    def join(self, rows: Sequence[Mapping[str, Tensor]], like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def join(self, rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         # The negative prompt comes in a call of its own, so it need not be as long as any other.
         longest = max(row["prompt_embeds"].shape[1] for row in rows)
 
@@ -94,7 +94,7 @@ class QwenImage(Family):
 
         return {name: padded(name) for name in ("prompt_embeds", "prompt_embeds_mask")}
 
-    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+    def cfg_arguments(self, pipe: Any, cfg: float) -> dict[str, float]:
         return {"true_cfg_scale": cfg}
 
     def pixels(self, pipe: Any) -> int:

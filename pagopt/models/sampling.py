@@ -30,7 +30,6 @@ class Sampling:
         self._family = family
         self._levels: list[tuple[float, float]] = []
         self._read: tuple[Tensor, int | None] | None = None
-        self._last = 0
         self._latents: tuple[Tensor, Any] | None = None
 
     def reset(self) -> None:
@@ -94,7 +93,7 @@ class Sampling:
             passed = executed if self._family.time_divisor == 1 else executed.to(timestep.dtype)
             levels = passed.to(timestep.device) / self._family.time_divisor
             self._levels = list(dict.fromkeys(zip(executed.tolist(), levels.tolist(), strict=True)))
-            self._read, self._last = (timesteps, count), 0
+            self._read = (timesteps, count)
         now = timestep.reshape(-1)[0].item()
         found = [number for number, (_, level) in enumerate(self._levels) if level == now]
         if not found:
@@ -102,6 +101,9 @@ class Sampling:
                 f"the transformer was called at timestep {now:g}, which is not in the schedule of the pipeline that "
                 "is guided; call that pipeline inside the `with` block"
             )
-        # Rounding may make neighbours equal: then time goes on from the last one.
-        self._last = next((number for number in found if number >= self._last), found[0])
-        return self._last, len(self._levels)
+        if len(found) > 1:  # half precision made neighbours equal: the scheduler knows which of them it is at
+            scheduler = self._pipe.scheduler
+            index = scheduler.step_index if scheduler.step_index is not None else scheduler.begin_index or 0
+            level = float(timesteps[index])
+            found = [number for number in found if self._levels[number][0] == level] or found
+        return found[0], len(self._levels)

@@ -91,7 +91,7 @@ class SD3(Family):
             {"prompt_embeds": rows[i : i + 1], "pooled_prompt_embeds": pooled[i : i + 1]} for i in range(len(prompts))
         ]
 
-    def cfg_arguments(self, cfg: float) -> dict[str, float]:
+    def cfg_arguments(self, pipe: Any, cfg: float) -> dict[str, float]:
         return {"guidance_scale": cfg}
 
     def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:

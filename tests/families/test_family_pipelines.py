@@ -161,7 +161,7 @@ def test_block_evaluations_of_both_branches(transformers, variant):
     assert guidance.block_evaluations == 3 * (2 * ROWS * blocks + (blocks - 1) + 1)
 
 
-@pytest.mark.parametrize(("shift", "stop", "guided_steps"), [(0.5, 0.5, 25), (3.0, 1.0, 50)])
+@pytest.mark.parametrize(("shift", "stop", "guided_steps"), [(0.5, 0.5, 25), (3.0, 1.0, 50), (3.0, 0.1, 5)])
 @pytest.mark.parametrize("variant", ALL)
 def test_bfloat16(transformers, variant, shift, stop, guided_steps):
     """Fifty steps, whose timesteps are rounded, and with a large shift fall together at the begin."""

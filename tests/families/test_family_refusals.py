@@ -150,20 +150,27 @@ def test_encoded_prompts_of_qwen(transformers):
         "width": GRID[1] * size,
         "num_inference_steps": 2,
         "output_type": "latent",
-        **family.cfg_arguments(2.0),
+        **family.cfg_arguments(pipe, 2.0),
     }
     wanted = pipe(prompts, negative_prompt=[" "] * 3, **common).images
     arguments = family.join(encoded)
-    nothing = family.join([family.encode(pipe, [""])[0]] * 3, like=arguments)
+    nothing = family.join([family.encode(pipe, [""])[0]] * 3)
     arguments |= {f"negative_{name}": rows for name, rows in nothing.items()}
     assert error(pipe(**arguments, **common).images, wanted) < 1e-12
 
 
+def cfg_arguments(pipe, cfg):
+    return family_of(pipe).cfg_arguments(pipe, cfg)
+
+
 def test_arguments_for_classifier_free_guidance(transformers):
     pipes = {variant: make_pipeline(variant, transformers[variant]) for variant in VARIANTS}
-    assert family_of(pipes["qwen"]).cfg_arguments(3.0) == {"true_cfg_scale": 3.0}
-    assert family_of(pipes["flux2_klein"]).cfg_arguments(3.0) == {"guidance_scale": 3.0}
-    assert family_of(pipes["flux2"]).cfg_arguments(1.0) == {}
+    assert cfg_arguments(pipes["qwen"], 3.0) == {"true_cfg_scale": 3.0}
+    assert cfg_arguments(pipes["flux2_klein"], 3.0) == {"guidance_scale": 3.0}
+    assert cfg_arguments(pipes["flux2"], 1.0) == {}
     with pytest.raises(ModelError, match=r"FLUX\.2-dev does no classifier-free guidance"):
-        family_of(pipes["flux2"]).cfg_arguments(3.0)
+        cfg_arguments(pipes["flux2"], 3.0)
+    pipes["flux2_klein"].register_to_config(is_distilled=True)
+    with pytest.raises(ModelError, match="distilled model"):
+        cfg_arguments(pipes["flux2_klein"], 3.0)
     assert [family_of(pipe).pixels(pipe) for pipe in pipes.values()] == [16, 16, 16, 4, 16]

@@ -1,0 +1,101 @@
+"""Guidance that silently does nothing is the field's commonest fault. Here it is an error."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from pagopt.errors import GuidanceError, ModelError
+from pagopt.fork import Fork, SiteKey
+from pagopt.models import Attention, Family
+from pagopt.recipe import Recipe
+
+__all__ = ["check_effect", "check_not_compiled", "check_processor", "check_reached", "warn_of_scale"]
+
+
+def check_not_compiled(transformer: Any) -> None:
+    """Make sure that hooks will run.
+
+    Args:
+        transformer: As it stands in the pipeline.
+
+    Raises:
+        GuidanceError: If it, or a part of it, was compiled otherwise than by :func:`pagopt.compiled.compile_blocks`.
+    """
+    for module in (transformer, *transformer.modules()):
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise GuidanceError(
+                "the transformer was compiled by torch.compile, and compiled code runs no hooks that come later: load "
+                "the pipeline again and use pagopt.compile_blocks(pipe)"
+            )
+
+
+def check_processor(family: Family, attention: Attention) -> None:
+    """Make sure that an attention is computed in a way that is known.
+
+    Raises:
+        GuidanceError: If its processor is another.
+    """
+    try:
+        family.check_processor(attention)
+    except ModelError as error:
+        raise GuidanceError(str(error)) from error
+
+
+def check_reached(fork: Fork, sample: Tensor, reached: Callable[[SiteKey], bool]) -> None:
+    """Make sure that every site was moved, and that the copies came through, after a forward.
+
+    Args:
+        fork: The plan of the forward.
+        sample: What the transformer returned, (rows and copies, ...).
+        reached: Whether a site was.
+
+    Raises:
+        GuidanceError: If not.
+    """
+    for block, site in sorted(fork.sites):
+        if not reached((block, site)):
+            raise GuidanceError(f"the perturbed site {site} of block L{block} was never reached in the forward pass")
+    if sample.shape[0] != fork.rows + len(fork):
+        raise GuidanceError(
+            f"the transformer returned {sample.shape[0]} rows where {fork.rows} and {len(fork)} perturbed ones "
+            "were expected: its blocks do not run through their hooks"
+        )
+
+
+def check_effect(fork: Fork, images: Sequence[int], plain: Tensor, perturbed: Tensor) -> None:
+    """Make sure that the perturbed predictions differ from the plain ones.
+
+    Args:
+        fork: The plan of the forward.
+        images: Number of the image that each copy is for.
+        plain: Predictions, (copies, ...).
+        perturbed: The same with perturbed heads.
+
+    Raises:
+        GuidanceError: If one is the same, bit for bit.
+    """
+    same = (plain == perturbed).flatten(1).all(dim=1).tolist()
+    for image, recipe, unchanged in zip(images, fork.recipes, same, strict=True):
+        if unchanged:
+            raise GuidanceError(
+                f"perturbing {' '.join(map(str, recipe.heads))} with strength {recipe.strength} changes nothing in the "
+                f"prediction for image {image} (in {str(plain.dtype).removeprefix('torch.')}): take a larger strength "
+                "or other heads"
+            )
+
+
+def warn_of_scale(recipes: Sequence[Recipe], cfg: float) -> bool:
+    """Warn if a recipe was made for another scale of classifier-free guidance than the pipeline's; whether it did."""
+    for recipe in recipes:
+        if recipe.cfg is not None and recipe.cfg != cfg:
+            warnings.warn(
+                f"the recipe was made for guidance_scale={recipe.cfg:g}, but the pipeline runs with {cfg:g}: pass "
+                f"guidance_scale={recipe.cfg:g} to get what was searched",
+                stacklevel=2,
+            )
+            return True
+    return False
