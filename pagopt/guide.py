@@ -116,6 +116,11 @@ class Guidance:
         self._needs_grid = any(used.values())
         sites = () if self._plain else self._family.attentions(self.transformer)
         self._sites = {site.key: SiteHooks(site, self._family, used[site.key]) for site in sites if site.key in used}
+        for item in self._recipes if self._sites else ():
+            for head in item.heads:
+                streams = self._sites[head.block, head.site].attention.streams
+                sees_text = any(stream.tokens != "image" for stream in streams)
+                targets[item.target, item.target_options, item.path].check_site(sees_text)
         self._compiled = [found for block in self._blocks if (found := compiled_block(block)) is not None]
         self._signature = inspect.signature(self.transformer.forward)
         self._forks: dict[Any, Fork] = {}

@@ -37,10 +37,13 @@ class MeanQuery(Target):
         if self.over not in OVER:
             raise RecipeError(f"mean_query averages over {', '.join(OVER)}; got {self.over!r}")
 
+    def check_site(self, sees_text: bool) -> None:
+        """Text has to be there to be averaged."""
+        if self.over == "text" and not sees_text:
+            raise RecipeError("mean_query over text cannot be used at a site that sees image tokens alone")
+
     def _mean(self, view: View) -> Tensor:
         span = {"all": slice(0, view.tokens), "image": view.image, "text": view.text}[self.over]
-        if span.start == span.stop:
-            raise RecipeError("mean_query over text cannot be used at a site that sees image tokens alone")
         queries = view.q[:, span]
         if view.mask is None:
             return queries.mean(dim=1, keepdim=True)

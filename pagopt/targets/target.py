@@ -39,6 +39,13 @@ class Target(ABC):
         Called once for each stream of tokens, or piece of it, in each guided forward.
         """
 
+    def check_site(self, sees_text: bool) -> None:
+        """Raise a RecipeError where the target means nothing. Called for each perturbed site, before anything runs.
+
+        Args:
+            sees_text: Whether there are text tokens in the site's map.
+        """
+
     def map(self, view: View, rows: slice) -> Tensor:
         """``T`` itself for the query tokens ``rows``: (P, n, S). Only paths other than the straight one ask for it."""
         raise NotImplementedError(

@@ -12,6 +12,27 @@ from dataclasses import dataclass
 
 import torch
 
+TARGETS = {
+    "identity": ("identity", {}),
+    "image_identity": ("image_identity", {}),
+    "image_to_image": ("image_to_image", {}),
+    "uniform": ("uniform", {}),
+    "mean_all": ("mean_query", {"over": "all"}),
+    "mean_image": ("mean_query", {"over": "image"}),
+    "mean_text": ("mean_query", {"over": "text"}),
+    "blur": ("blur", {"sigma": 0.8}),
+    "flatter": ("temperature", {"tau": 3.0}),
+    "sharper": ("temperature", {"tau": 0.4}),
+    "row_maximum": ("row_maximum", {}),
+}
+"""The targets to try: (name, options)."""
+HAVE_ZEROS = ("identity", "image_identity", "image_to_image", "row_maximum")
+
+
+def error(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
+
+
 IMAGE_ROWS = ("image_identity", "image_to_image", "blur")
 """Targets that leave the rows of text tokens as they are."""
 

@@ -13,7 +13,7 @@ from diffusers import (
     QwenImageImg2ImgPipeline,
     QwenImageInpaintPipeline,
 )
-from reference import sample
+from reference import error, sample
 from tiny_families import (
     BLOCKS,
     CHANNELS,
@@ -26,7 +26,6 @@ from tiny_families import (
     positions,
     run,
 )
-from under_guidance import error
 
 from pagopt.guide import guided
 from pagopt.recipe import Recipe

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference import guided_prediction
+from reference import HAVE_ZEROS, TARGETS, error, guided_prediction
 from tiny_families import BLOCKS, GRID, HEADS, inputs
-from under_guidance import HAVE_ZEROS, TARGETS, error, predict_under_guidance
+from under_guidance import predict_under_guidance
 
 from pagopt.recipe import Recipe
 

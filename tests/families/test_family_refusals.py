@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import QwenImageEditPipeline, QwenImagePipeline
 from diffusers.models.transformers.transformer_flux2 import Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor
+from reference import error
 from tiny_families import (
     BLOCKS,
     CHANNELS,
@@ -22,7 +23,6 @@ from tiny_families import (
     normal,
     schedule,
 )
-from under_guidance import error
 
 from pagopt.errors import GuidanceError, ModelError
 from pagopt.guide import guided

@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from reference import guided_prediction, predict
+from reference import HAVE_ZEROS, TARGETS, error, guided_prediction, predict
 from tiny_families import BLOCKS, GRID, HEADS, TEXT, inputs
-from under_guidance import HAVE_ZEROS, TARGETS, error, predict_under_guidance
+from under_guidance import predict_under_guidance
 
 from pagopt.recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""One call of a transformer under guidance, and the targets that are tried."""
+"""One call of a transformer under guidance."""
 
 from __future__ import annotations
 
@@ -6,25 +6,6 @@ import torch
 from tiny_families import at, make_pipeline, schedule
 
 from pagopt.guide import guided
-
-TARGETS = {
-    "identity": ("identity", {}),
-    "image_identity": ("image_identity", {}),
-    "image_to_image": ("image_to_image", {}),
-    "uniform": ("uniform", {}),
-    "mean_all": ("mean_query", {"over": "all"}),
-    "mean_image": ("mean_query", {"over": "image"}),
-    "mean_text": ("mean_query", {"over": "text"}),
-    "blur": ("blur", {"sigma": 0.8}),
-    "flatter": ("temperature", {"tau": 3.0}),
-    "sharper": ("temperature", {"tau": 0.4}),
-    "row_maximum": ("row_maximum", {}),
-}
-HAVE_ZEROS = ("identity", "image_identity", "image_to_image", "row_maximum")
-
-
-def error(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
 
 
 def predict_under_guidance(variant, transformer, recipes, arguments):

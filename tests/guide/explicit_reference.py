@@ -1,21 +1,23 @@
 """Guidance once more, slow and obvious: explicit attention maps, full second passes, a hand-written sampling loop.
 
-Nothing here uses pagopt.guide, pagopt.fork or pagopt.perturb.
+Nothing here uses pagopt.guide, pagopt.fork, pagopt.sites, pagopt.perturb or pagopt.targets.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 
+from tests.families.reference import Layout, moved_map
+
 
 class ExplicitMap:
-    """An SD3 attention processor that builds every row's and head's map A and replaces it by (1 - u) A + u I."""
+    """An SD3 attention processor that builds every row's and head's map A and moves it as the recipe says."""
 
-    def __init__(self, strengths=None):
-        self.strengths = strengths or {}  # (row, head) -> u
+    def __init__(self, plans=None, grid=None):
+        self.plans = plans or {}  # (row, head) -> (u, recipe)
+        self.grid = grid
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **ignored):
         streams = [(hidden_states, attn.to_q, attn.to_k, attn.to_v, attn.norm_q, attn.norm_k)]
@@ -44,10 +46,9 @@ class ExplicitMap:
                     keys.append(norm_k(k) if norm_k is not None else k)
                     values.append(v)
                 q, k, v = torch.cat(queries), torch.cat(keys), torch.cat(values)
-                attention = torch.softmax(q @ k.T / math.sqrt(q.shape[-1]), dim=-1)
-                u = self.strengths.get((row, head), 0.0)
-                attention = (1 - u) * attention + u * torch.eye(len(attention), dtype=attention.dtype)
-                heads.append(attention @ v)
+                layout = Layout(slice(0, images), slice(images, len(k)), self.grid)
+                seen = torch.ones(len(k), dtype=torch.bool)
+                heads.append(moved_map(q, k, layout, seen, *self.plans.get((row, head), (0.0, None))) @ v)
             outputs.append(torch.cat(heads, dim=-1))
         output = torch.stack(outputs)
         image = attn.to_out[0](output[:, :images])
@@ -64,14 +65,14 @@ def predict(transformer, recipes, latents, timestep, embeds, pooled):
         for name in ("attn", "attn2"):
             site = getattr(block, name, None)
             if site is not None:
-                strengths = {
-                    (row, head.head): u
+                plans = {
+                    (row, head.head): (u, recipe)
                     for row, recipe in enumerate(recipes)
                     if recipe is not None
                     for head, u in zip(recipe.heads, recipe.strengths, strict=True)
                     if (head.block, head.site) == (number, name)
                 }
-                site.processor = ExplicitMap(strengths)
+                site.processor = ExplicitMap(plans, tuple(side // 2 for side in latents.shape[-2:]))
     with torch.no_grad():
         return model(latents, embeds, pooled, timestep.expand(len(latents)), return_dict=False)[0]
 

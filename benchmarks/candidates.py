@@ -1,0 +1,140 @@
+"""How fast candidates are drawn: many recipes of one random head each, on the same prompts and seeds.
+
+Against the loop that a user would write today (`by_hand.py`), diffusers' own pipeline for perturbed-attention guidance
+(SD3 only; it perturbs the head's whole layer), and unguided images in the same batch size. With --compile pagopt and
+the unguided images are measured with compiled blocks too; the loop and diffusers' pipeline change attention processors
+for every candidate, which would compile again each time, so they are not compiled.
+
+    python -m benchmarks.candidates --model emoji --candidates 64 --batch 16
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from diffusers import StableDiffusion3PAGPipeline
+
+from benchmarks.by_hand import by_hand
+from benchmarks.common import Model, options_of, tasks, twin
+from benchmarks.report import Report, ratio, take_turns
+from pagopt.recipe import Recipe
+from pagopt.render import Task
+
+Jobs = Sequence[tuple[Recipe, Task]]
+LOOP = "the user's loop"
+
+
+def add(parser: Any) -> None:
+    """Options of this benchmark alone."""
+    parser.add_argument("--candidates", type=int, default=64)
+    parser.add_argument("--tasks", type=int, default=1, help="prompts and seeds that all candidates share")
+    parser.add_argument("--subset", type=int, default=8, help="candidates that the one-by-one variants draw")
+    parser.add_argument("--fp8", action="store_true", help="pagopt with float8 weights and activations too (torchao)")
+
+
+def draw_batches(model: Model, pipe: Any, jobs: Jobs, batch: int) -> None:
+    """Pagopt: several candidates a batch, task by task."""
+    model.forget_prompts()
+    for start in range(0, len(jobs), batch):
+        recipes, shared = zip(*jobs[start : start + batch], strict=True)
+        model.draw(recipes, shared, pipe)
+
+
+def prompt_arguments(model: Model, task: Task) -> dict[str, Any]:
+    """The prompt itself where there are text encoders, so that every call encodes it."""
+    if model.random:
+        return model.encoded(task.prompt)
+    return {"prompt": task.prompt, "max_sequence_length": model.pipe.tokenizer_3.model_max_length}
+
+
+def draw_by_hand(model: Model, pipe: Any, jobs: Jobs) -> Any:
+    """The user's loop; the last image or latents."""
+    blocks, image = model.family.blocks(pipe.transformer), None
+    for recipe, task in jobs:
+        with by_hand(pipe, blocks, recipe.heads[0], recipe.scale):
+            image = model.call(pipe, prompt_arguments(model, task), [task])
+    return image
+
+
+def draw_by_pag(model: Model, pipe: Any, jobs: Jobs) -> None:
+    """diffusers' perturbed-attention guidance, on the layer of each candidate's head."""
+    for recipe, task in jobs:
+        layer = re.escape(f"transformer_blocks.{recipe.heads[0].block}.attn") + "$"
+        pipe.set_pag_applied_layers(layer)
+        model.call(pipe, {**prompt_arguments(model, task), "pag_scale": recipe.scale}, [task])
+
+
+def float8(pipe: Any) -> Any:
+    """A twin whose linear layers compute in float8."""
+    try:
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, quantize_
+    except ImportError as error:
+        raise SystemExit(f"--fp8 needs torchao, which cannot be imported: {error}") from error
+    other = twin(pipe)
+    quantize_(other.transformer, Float8DynamicActivationFloat8WeightConfig())
+    return other
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    options = options_of(__doc__, argv, add)
+    model = Model(options)
+    recipes = model.random_recipes(options.candidates)
+    jobs = [(recipe, task) for task in tasks(options.tasks) for recipe in recipes]
+    few = jobs[: options.subset]
+    variants: dict[str, tuple[Callable[[Jobs], Any], Jobs]] = {}
+
+    def batched(name: str, pipe: Any) -> None:
+        variants[f"pagopt{name}"] = (lambda some: draw_batches(model, pipe, some, options.batch), jobs)
+
+    def unguided(name: str, pipe: Any) -> None:
+        own = tasks(options.batch)
+        plain = [(recipes[0], task) for task in own]
+        variants[f"unguided{name}"] = (lambda some: model.draw(None, own, pipe), plain)
+
+    batched("", model.pipe)
+    unguided("", model.pipe)
+    variants[LOOP] = (partial(draw_by_hand, model, twin(model.pipe)), few)
+    if model.family.name == "sd3":
+        pag = twin(model.pipe, StableDiffusion3PAGPipeline)
+        variants["diffusers' PAG pipeline"] = (partial(draw_by_pag, model, pag), few)
+    if options.compile:
+        compiled = model.compile(options)
+        batched(", compiled", compiled)
+        unguided(", compiled", compiled)
+    if options.fp8:
+        quantized = float8(model.pipe)
+        batched(", float8", model.compile(options, quantized) if options.compile else quantized)
+    for name, (work, own) in variants.items():  # a warm-up: one batch, or one image of those that draw one by one
+        work(jobs[-options.batch :] if name.startswith("pagopt") else own[:1])
+    times = take_turns({name: partial(work, own) for name, (work, own) in variants.items()}, options)
+    each = {name: [time / len(variants[name][1]) for time in found] for name, found in times.items()}
+    rows = [
+        {
+            "variant": name,
+            "images measured": len(variants[name][1]),
+            "images a second": 1 / ratio(each[name], [1.0] * len(each[name])),
+            "x the loop's rate": ratio(each[LOOP], each[name]),
+            "x unguided's time": ratio(each[name], each["unguided"]),
+        }
+        for name in variants
+    ]
+    report = Report(f"Candidates, {model.name}", options)
+    report.table(f"{options.candidates} candidates of one random head each, {len(each[LOOP])} rounds", rows)
+    report.notes.append(
+        f"The loop and diffusers' pipeline draw {len(few)} of the {len(jobs)} images, one by one, and their time an "
+        "image stands for all; neither is compiled."
+    )
+    report.notes.append("The loop evaluates [plain, perturbed] in one batch of 2 rows, one explicit map in one head.")
+    if model.family.name == "sd3":
+        report.notes.append("diffusers' pipeline perturbs all heads of the layer, and draws other images.")
+    report.finish()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
