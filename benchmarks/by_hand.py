@@ -33,7 +33,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, head: int, strength: float) -> Tenso
 
 def split_heads(projected: Tensor, heads: int, norm: Any) -> Tensor:
     """(rows, tokens, all) to (rows, heads, tokens, width), normalised where the model does that."""
-    parts = projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+    parts = projected.view(*projected.shape[:2], heads, -1).transpose(1, 2)
     normalised: Tensor = parts if norm is None else norm(parts)
     return normalised
 

@@ -10,12 +10,14 @@ for every candidate, which would compile again each time, so they are not compil
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from diffusers import StableDiffusion3PAGPipeline
 
 from benchmarks.by_hand import by_hand
@@ -71,11 +73,11 @@ def draw_by_pag(model: Model, pipe: Any, jobs: Jobs) -> None:
 def float8(pipe: Any) -> Any:
     """A twin whose linear layers compute in float8."""
     try:
-        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, quantize_
+        torchao: Any = importlib.import_module("torchao.quantization")
     except ImportError as error:
         raise SystemExit(f"--fp8 needs torchao, which cannot be imported: {error}") from error
     other = twin(pipe)
-    quantize_(other.transformer, Float8DynamicActivationFloat8WeightConfig())
+    torchao.quantize_(other.transformer, torchao.Float8DynamicActivationFloat8WeightConfig())
     return other
 
 
@@ -107,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         batched(", compiled", compiled)
         unguided(", compiled", compiled)
     if options.fp8:
+        torch._dynamo.config.recompile_limit = 32  # graphs for two kinds of weights
         quantized = float8(model.pipe)
         batched(", float8", model.compile(options, quantized) if options.compile else quantized)
     for name, (work, own) in variants.items():  # a warm-up: one batch, or one image of those that draw one by one

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
@@ -70,6 +71,7 @@ def options_of(description: str | None, argv: Sequence[str] | None, add: Callabl
 
 def random_pipeline(name: str, device: str, dtype: torch.dtype) -> Any:
     """A pipeline with a transformer of the published configuration, random weights, and nothing else."""
+    diffusers.utils.logging.set_verbosity_error()
     flux = "flux" in name
     torch.manual_seed(0)
     before = torch.get_default_dtype()
@@ -107,7 +109,8 @@ class Model:
     """A pipeline and how it is called: the embedded model whole, the others from random embeddings to latents."""
 
     def __init__(self, options: Any) -> None:
-        self.name, self.size, self.steps, self.device = options.model, options.size, options.steps, options.device
+        self.name, self.device = str(options.model), str(options.device)
+        self.size, self.steps = int(options.size), int(options.steps)
         dtype: torch.dtype = getattr(torch, options.dtype)
         self.random = self.name != "emoji"
         if self.random:
@@ -141,14 +144,14 @@ class Model:
         found = {"prompt_embeds": rows, "pooled_prompt_embeds": pooled}
         return {name: tensor.to(self.device, self.dtype) for name, tensor in found.items()}
 
-    def call(self, pipe: Any, what: Mapping[str, Any], tasks: Sequence[Task], size: int | None = None) -> Any:
+    def call(self, pipe: Any, what: Mapping[str, Any], tasks: Sequence[Task]) -> Any:
         """Call a pipeline; its images, or its latents where the model has no decoder."""
         images = pipe(
             **what,
             **self.cfg,
             num_inference_steps=self.steps,
-            height=size or self.size,
-            width=size or self.size,
+            height=self.size,
+            width=self.size,
             generator=[torch.Generator("cpu").manual_seed(task.seed) for task in tasks],
             output_type="latent" if self.random else "pil",
         ).images
@@ -156,17 +159,15 @@ class Model:
             raise SystemExit("the random weights gave latents that are not finite")
         return images
 
-    def draw(
-        self, recipes: Sequence[Recipe] | None, tasks: Sequence[Task], pipe: Any = None, size: int | None = None
-    ) -> int:
+    def draw(self, recipes: Sequence[Recipe] | None, tasks: Sequence[Task], pipe: Any = None) -> int:
         """Draw a batch with a recipe for each image, or the stock pipeline's; counts block evaluations."""
         pipe = pipe or self.pipe
         what = self.family.join([self.encoded(task.prompt) for task in tasks])
         if recipes is None:
-            self.call(pipe, what, tasks, size)
+            self.call(pipe, what, tasks)
             return self.blocks * self.steps * len(tasks)
         with guided(pipe, list(recipes)) as guidance:
-            self.call(pipe, what, tasks, size)
+            self.call(pipe, what, tasks)
         return guidance.block_evaluations
 
     def compile(self, options: Any, pipe: Any = None) -> Any:

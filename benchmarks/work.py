@@ -26,7 +26,7 @@ MATMUL = "matrix product"
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 # PyTorch's counter knows the fused attention of GPUs, not that of CPUs.
@@ -37,7 +37,7 @@ def operations(work: Callable[[], object]) -> int:
     """Floating-point operations, a multiplication and an addition being two."""
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         work()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def matrix_product(device: str, dtype: torch.dtype, size: int) -> Callable[[], object]:

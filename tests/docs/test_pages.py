@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pagopt import targets
 from pagopt.cli import COMMANDS
+from pagopt.models import resolve_model
 from pagopt.recipe import Recipe, load_recipe
 from pagopt.reward import RewardSpec
 from pagopt.study import Study, available_studies
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-WITH_PYTHON = ["quickstart", "recipes", "python", "modular", "emoji"]
+WITH_PYTHON = ["quickstart", "recipes", "python", "modular", "models", "perturbation", "emoji"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -28,7 +30,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", WITH_PYTHON)
-def test_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_runs(name: str, tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = Recipe(heads="L3.H2 L4.H1", strength=0.5, scale=2.0, cfg=1.0)
     for file in ("recipe.json", "runs/vivid/recipe.json"):
@@ -37,7 +39,11 @@ def test_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     code = "\n".join(blocks(page, "python"))
     assert "steps=12" in code
     code = code.replace("steps=12", "steps=2")  # what they draw is not looked at
-    exec(compile(code, str(page), "exec"), {"__name__": "documentation"})
+    code = code.replace("height=512, width=512", "height=16, width=16")
+    code = code.replace("black-forest-labs/FLUX.1-dev", str(tiny_flux))
+    code = code.replace("stabilityai/stable-diffusion-3.5-medium", resolve_model("emoji"))
+    monkeypatch.setattr(targets, "_TARGETS", dict(targets._TARGETS))  # what a page registers goes with it
+    exec(compile(code, str(page), "exec", dont_inherit=True), {"__name__": "documentation"})
 
 
 def test_studies_are_valid() -> None:

@@ -2,22 +2,28 @@
 # The whole training on one GPU, in one call, on a machine that needs no network.
 #
 #   bash tools/emoji/gpu.sh pack FOLDER               with a network: the icon sets and the wheels that are often missing
+#   bash tools/emoji/gpu.sh wheels FOLDER [MORE]      the wheels alone, and MORE requirements
 #   bash tools/emoji/gpu.sh train FOLDER OUT [ARGS]   on the GPU: train, draw a sheet; results and logs go to OUT
 #
 # ARGS are options of `python -m tools.emoji`. Running `train` again goes on from the last checkpoint in build/gpu.
 # OUT gets model.tar.part-*, to be joined with `cat model.tar.part-* | tar x`, sheet.png and train.log.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-task=${1:?pack or train}
+task=${1:?pack, wheels or train}
 folder=${2:?a folder}
 
 pack() {
     mkdir -p "$folder"
     (cd tools/emoji && npm ci --ignore-scripts >&2 && tar cJf - node_modules) >"$folder/icons.tar.xz"
+    wheels
+}
+
+wheels() {
+    mkdir -p "$folder"
     python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
         --dest "$folder" 'diffusers>=0.42,<0.43' 'jsonargparse>=4.40' docstring-parser typeshed-client \
-        importlib-resources 'resvg-py>=0.5'
+        importlib-resources 'resvg-py>=0.5' "${@:3}"
 }
 
 train() {

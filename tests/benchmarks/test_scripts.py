@@ -1,0 +1,106 @@
+"""Every benchmark, on tiny models: it runs, its ratios are numbers, and the data are written. Not that it is fast."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import candidates, memory, recompilations, scaling, work
+from benchmarks.common import Model, options_of, tasks, twin
+from pagopt.guide import guided
+from pagopt.recipe import Recipe
+
+SMALL = ["--rounds", "1", "--steps", "2", "--device", "cpu", "--dtype", "float32"]
+
+
+@pytest.fixture(autouse=True)
+def small_machine():
+    """One thread, and no graphs of other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Run a benchmark; all rows of its tables."""
+
+    def call(script, *arguments: str):
+        path: Path = tmp_path / "found" / "table.json"
+        assert script.main([*SMALL, *arguments, "--json", str(path)]) == 0
+        found = json.loads(path.read_text())
+        printed = capsys.readouterr().out
+        assert f"## {found['title']}" in printed
+        assert {"device_name", "dtype", "threads", "versions", "size", "batch"} <= found["settings"].keys()
+        rows = [row for table in found["tables"] for row in table["rows"]]
+        for table in found["tables"]:
+            assert f"| {' | '.join(table['rows'][0])} |" in printed
+        for row in rows:
+            assert all(math.isfinite(value) for value in row.values() if isinstance(value, float))
+        return rows
+
+    return call
+
+
+@pytest.mark.parametrize("model", ["tiny-sd3", "tiny-flux"])
+def test_candidates(run, model):
+    compiled = ["--compile", "--backend", "eager"] if model == "tiny-sd3" else []
+    rows = run(candidates, "--model", model, "--candidates", "3", "--batch", "2", "--subset", "1", *compiled)
+    names = {row["variant"] for row in rows}
+    assert {"pagopt", "unguided", "the user's loop"} <= names
+    assert ("diffusers' PAG pipeline" in names) == ("pagopt, compiled" in names) == (model == "tiny-sd3")
+    assert all(row["x the loop's rate"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("model", ["tiny-sd3", "tiny-flux"])
+def test_the_users_loop_draws_the_same_picture(model):
+    """Else its time would be compared with that of something else."""
+    own = Model(options_of(__doc__, ["--model", model, *SMALL]))
+    [task] = tasks(1)
+    other = twin(own.pipe)
+    for head in own.heads:
+        recipe = Recipe([head], scale=2.0)
+        with guided(own.pipe, recipe):
+            want = own.call(own.pipe, own.encoded(task.prompt), [task])
+        got = candidates.draw_by_hand(own, other, [(recipe, task)])
+        assert (got - want).norm() < 1e-4 * want.norm()
+
+
+def test_candidates_of_the_embedded_model_are_encoded_and_decoded(run):
+    rows = run(candidates, "--candidates", "2", "--batch", "2", "--subset", "1")
+    assert [row["images measured"] for row in rows] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("model", ["tiny-sd3", "tiny-flux"])
+def test_work(run, model):
+    rows = {row["batch"]: row for row in run(work, "--model", model, "--batch", "2", "--matrix", "64")}
+    assert rows["a head of the first block in every row"]["x unguided"] == 2
+    assert rows["unguided, twice the rows"]["x unguided (GFLOP)"] == pytest.approx(2)
+    assert rows["a head of the first block in every row"]["x unguided (GFLOP)"] == pytest.approx(2, rel=0.1)
+
+
+def test_memory(run):
+    rows = run(memory, "--model", "tiny-sd3", "--batch", "2", "--targets", "identity")
+    assert [row["batch"] for row in rows] == [memory.PLAIN, "identity"]
+    assert all(row["peak MB"] > row["MB above the loaded model"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("model", ["tiny-sd3", "tiny-flux"])
+def test_recompilations(run, model):
+    [row] = run(recompilations, "--model", model, "--batch", "3", "--backend", "eager")
+    assert row["new graphs"] == row["graph breaks"] == 0
+    assert row["graphs after the warm-up"] >= 4
+
+
+@pytest.mark.parametrize("model", ["tiny-sd3", "tiny-flux"])
+def test_scaling(run, model):
+    rows = run(scaling, "--model", model, "--batch", "2", "--sizes", "32", "64")
+    assert len(rows) == 2 + 2 + (2 + (model == "tiny-sd3"))
+    assert all(row["counted"] == pytest.approx(row["block evaluations expected"]) for row in rows)
