@@ -205,7 +205,7 @@ class Guidance:
         if step == 0:
             self._apart = False  # another call of the pipeline began
         images = [i for i, item in enumerate(recipes) if not item.is_plain and step in item.active_steps(steps)]
-        at_input = given.get("block_controlnet_hidden_states") is not None
+        at_input = any(given.get(name) is not None for name in self._family.residuals)
         changed = self._share_rows(given, rows) if not at_input else None
         if images:
             self._plan(given, images, recipes, rows, at_input)

@@ -104,6 +104,8 @@ class Family(ABC):
         branches: How its pipelines do classifier-free guidance: "batch" calls the transformer once on
             [unconditional, conditional] rows, "calls" on the conditional and then on the unconditional ones.
         shared: Names of arguments of the transformer and its blocks that have no batch dimension.
+        residuals: Names of arguments of the transformer, batch-first, that are added between its blocks, as by a
+            ControlNet. Where one is given, the copies join at the input.
         time_divisor: The pipeline hands on a timestep divided by this.
     """
 
@@ -113,6 +115,7 @@ class Family(ABC):
     processors: ClassVar[frozenset[str]]
     branches: ClassVar[Literal["batch", "calls"]] = "batch"
     shared: ClassVar[frozenset[str]] = frozenset()
+    residuals: ClassVar[frozenset[str]] = frozenset()
     time_divisor: ClassVar[float] = 1.0
 
     @abstractmethod

@@ -26,10 +26,18 @@ class FLUX(Family):
 
     name: ClassVar[str] = "flux"
     transformer: ClassVar[str] = "FluxTransformer2DModel"
-    pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "FluxPipeline",
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxControlNetPipeline",
+        "FluxControlNetImg2ImgPipeline",
+        "FluxControlNetInpaintPipeline",
+    )
     processors: ClassVar[frozenset[str]] = frozenset({"FluxAttnProcessor"})
     branches: ClassVar[Literal["batch", "calls"]] = "calls"
     shared: ClassVar[frozenset[str]] = frozenset({"img_ids", "txt_ids", "image_rotary_emb"})
+    residuals: ClassVar[frozenset[str]] = frozenset({"controlnet_block_samples", "controlnet_single_block_samples"})
     time_divisor: ClassVar[float] = 1000.0
 
     def head_map_from_config(self, config: Mapping[str, Any]) -> HeadMap:
@@ -85,12 +93,6 @@ class FLUX(Family):
 
     def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any]) -> Sequence[Tensor]:
         return rotate_joint(parts, call.get("image_rotary_emb"))
-
-    def unsupported(self, given: Mapping[str, Any]) -> str | None:
-        for name in ("controlnet_block_samples", "controlnet_single_block_samples"):
-            if given.get(name) is not None:
-                return "a ControlNet on FLUX, which adds to the image tokens between the blocks"
-        return None
 
 
 def grid_of_ids(ids: Tensor) -> tuple[int, int]:

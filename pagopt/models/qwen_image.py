@@ -37,10 +37,12 @@ class QwenImage(Family):
         "QwenImagePipeline",
         "QwenImageImg2ImgPipeline",
         "QwenImageInpaintPipeline",
+        "QwenImageControlNetPipeline",
     )
     processors: ClassVar[frozenset[str]] = frozenset({"QwenDoubleStreamAttnProcessor2_0"})
     branches: ClassVar[Literal["batch", "calls"]] = "calls"
     shared: ClassVar[frozenset[str]] = frozenset({"img_shapes", "image_rotary_emb"})
+    residuals: ClassVar[frozenset[str]] = frozenset({"controlnet_block_samples"})
     time_divisor: ClassVar[float] = 1000.0
 
     def head_map_from_config(self, config: Mapping[str, Any]) -> HeadMap:
@@ -122,8 +124,6 @@ class QwenImage(Family):
         return torch.cat([text.bool(), image], dim=1)
 
     def unsupported(self, given: Mapping[str, Any]) -> str | None:
-        if given.get("controlnet_block_samples") is not None:
-            return "a ControlNet on Qwen-Image, which adds to the image tokens between the blocks"
         shapes = _shapes(given)
         if len(shapes) != 1 or shapes[0][0] != 1:
             return f"image tokens of several pictures or frames in one row (img_shapes of {shapes})"

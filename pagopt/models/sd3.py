@@ -31,6 +31,7 @@ class SD3(Family):
         "StableDiffusion3ControlNetInpaintingPipeline",
     )
     processors: ClassVar[frozenset[str]] = frozenset({"JointAttnProcessor2_0", "FusedJointAttnProcessor2_0"})
+    residuals: ClassVar[frozenset[str]] = frozenset({"block_controlnet_hidden_states"})
 
     def head_map_from_config(self, config: Mapping[str, Any]) -> HeadMap:
         dual = set(config.get("dual_attention_layers") or ())

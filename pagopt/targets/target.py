@@ -39,7 +39,7 @@ class Target(ABC):
         Called once for each stream of tokens, or piece of it, in each guided forward.
         """
 
-    def check_site(self, sees_text: bool) -> None:
+    def check_site(self, sees_text: bool) -> None:  # noqa: B027, most targets mean something everywhere
         """Raise a RecipeError where the target means nothing. Called for each perturbed site, before anything runs.
 
         Args:

@@ -106,12 +106,6 @@ def test_several_pictures_in_a_row(transformers):
         call("qwen", transformers["qwen"], Recipe("L0.H0"), img_shapes=[[(1, *GRID)] * 2], hidden_states=states)
 
 
-def test_controlnet_on_qwen(transformers):
-    samples = [torch.zeros(1, 6, HEADS["qwen"] * 8).double()]
-    with pytest.raises(GuidanceError, match="ControlNet on Qwen-Image"):
-        call("qwen", transformers["qwen"], Recipe("L0.H0"), controlnet_block_samples=samples)
-
-
 # Prompts. The text encoders are far too large to build here: a table of letters stands for what they give.
 
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from reference import HAVE_ZEROS, TARGETS, error, guided_prediction, predict
-from tiny_families import BLOCKS, GRID, HEADS, TEXT, inputs
+from tiny_families import BLOCKS, GRID, HEADS, TEXT, inputs, normal
 from under_guidance import predict_under_guidance
 
 from pagopt.recipe import Recipe
@@ -157,3 +157,17 @@ def test_equal_rows_are_computed_once(transformers, variant):
     guidance = check(variant, transformers[variant], recipes, arguments)
     firsts = [min(head.block for head in recipe.heads) for recipe in recipes]
     assert guidance.block_evaluations == blocks + sum(blocks - first for first in firsts)
+
+
+@pytest.mark.parametrize("variant", ["flux", "qwen"])
+def test_controlnet_residuals_fork_at_the_input(transformers, variant):
+    """They are added between the blocks, so the copies must be there from the start. Still exact."""
+    blocks, width = BLOCKS[variant], transformers[variant].inner_dim
+    shape = (3, GRID[0] * GRID[1], width)
+    arguments = inputs(variant, 3)
+    arguments["controlnet_block_samples"] = [normal(*shape, seed=40), normal(*shape, seed=41)]
+    if variant == "flux":
+        arguments["controlnet_single_block_samples"] = [normal(*shape, seed=42)]
+    recipes = [Recipe(f"L{blocks - 1}.H0", scale=2.0), Recipe("L1.H1", target="blur"), Recipe(scale=0)]
+    guidance = check(variant, transformers[variant], recipes, arguments)
+    assert guidance.block_evaluations == 5 * blocks
