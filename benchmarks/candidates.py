@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusion3PAGPipeline
+from diffusers.models.attention_processor import PAGCFGJointAttnProcessor2_0, PAGJointAttnProcessor2_0
 
 from benchmarks.by_hand import by_hand
 from benchmarks.common import Model, options_of, tasks, twin
@@ -64,9 +65,10 @@ def draw_by_hand(model: Model, pipe: Any, jobs: Jobs) -> Any:
 
 def draw_by_pag(model: Model, pipe: Any, jobs: Jobs) -> None:
     """diffusers' perturbed-attention guidance, on the layer of each candidate's head."""
+    joint = PAGCFGJointAttnProcessor2_0(), PAGJointAttnProcessor2_0()
     for recipe, task in jobs:
         layer = re.escape(f"transformer_blocks.{recipe.heads[0].block}.attn") + "$"
-        pipe.set_pag_applied_layers(layer)
+        pipe.set_pag_applied_layers(layer, pag_attn_processors=joint)
         model.call(pipe, {**prompt_arguments(model, task), "pag_scale": recipe.scale}, [task])
 
 
@@ -76,6 +78,8 @@ def float8(pipe: Any) -> Any:
         torchao: Any = importlib.import_module("torchao.quantization")
     except ImportError as error:
         raise SystemExit(f"--fp8 needs torchao, which cannot be imported: {error}") from error
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
+        raise SystemExit("--fp8 needs a GPU that multiplies in float8: compute capability 8.9 or more")
     other = twin(pipe)
     torchao.quantize_(other.transformer, torchao.Float8DynamicActivationFloat8WeightConfig())
     return other

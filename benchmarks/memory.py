@@ -58,9 +58,10 @@ def resident(field: str) -> int:
 
 def peak(model: Model, pipe: Any, variant: str, options: Any) -> tuple[int, int]:
     """The peak in bytes, and how much of it was there before."""
-    if options.compile:
+    gpu = options.device.startswith("cuda")
+    if gpu or options.compile:  # libraries' workspaces and the compiler's memory are not the batch's
         draw(model, pipe, variant, options.batch)
-    if options.device.startswith("cuda"):
+    if gpu:
         torch.cuda.synchronize(options.device)
         torch.cuda.reset_peak_memory_stats(options.device)
         before = torch.cuda.memory_allocated(options.device)

@@ -17,12 +17,17 @@ __all__ = [
     "RewardError",
     "StoreError",
     "StudyError",
+    "Terminated",
     "UnknownName",
 ]
 
 
 class PagoptError(Exception):
     """Anything a user can cause and can put right."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM), as by a scheduler or by ``kill``; what is finished is kept."""
 
 
 class UnknownName(PagoptError):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from pagopt.errors import RewardError, StoreError, StudyError
+from pagopt.errors import RewardError, StoreError, StudyError, Terminated
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.reward import Reward
@@ -242,8 +242,8 @@ class Evaluator:
             try:
                 self.trainer.predict(self.module, loader, return_predictions=False)
             except SystemExit as stop:
-                if self.trainer.interrupted:  # Lightning's answer to Ctrl-C
-                    raise KeyboardInterrupt from stop
+                if self.trainer.interrupted:  # Lightning's answer to Ctrl-C, and to SIGTERM by way of the command line
+                    raise Terminated if isinstance(stop.__context__, Terminated) else KeyboardInterrupt from stop
                 raise
         self.trainer.strategy.barrier()
         if self.progress is not None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 
 from rich.console import Console
 
 import pagopt
-from pagopt.errors import PagoptError, UnknownName
+from pagopt.errors import PagoptError, Terminated, UnknownName
 
 __all__ = ["main"]
 
@@ -43,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Instead of the process's own.
 
     Returns:
-        The exit status: 0; 2 for what the user can put right; 130 after Ctrl-C.
+        The exit status: 0; 2 for what the user can put right; 130 after Ctrl-C; 143 after SIGTERM.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in {"-h", "--help", "help"}:
@@ -57,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Read by the libraries while they are imported; whoever sets them means it. Loading bars show after two seconds.
     for name, value in {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "TQDM_DELAY": "2"}.items():
         os.environ.setdefault(name, value)
+    main_thread = threading.current_thread() is threading.main_thread()  # no other may
+    before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         if words[0] not in COMMANDS:
             raise UnknownName("command", words[0], COMMANDS)
@@ -67,10 +71,17 @@ def main(arguments: list[str] | None = None) -> int:
         console.print("[bold red]error:[/]", end=" ")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         console.print("\nstopped; what is finished is kept, and the same command goes on from there")
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated  # Lightning calls this too, where it takes the signal
 
 
 def _quieten_libraries() -> None:

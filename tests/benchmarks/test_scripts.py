@@ -52,7 +52,7 @@ def run(tmp_path, capsys):
 @pytest.mark.parametrize("model", ["tiny-sd3", "tiny-flux"])
 def test_candidates(run, model):
     compiled = ["--compile", "--backend", "eager"] if model == "tiny-sd3" else []
-    rows = run(candidates, "--model", model, "--candidates", "3", "--batch", "2", "--subset", "1", *compiled)
+    rows = run(candidates, "--model", model, "--candidates", "5", "--batch", "2", "--subset", "4", *compiled)
     names = {row["variant"] for row in rows}
     assert {"pagopt", "unguided", "the user's loop"} <= names
     assert ("diffusers' PAG pipeline" in names) == ("pagopt, compiled" in names) == (model == "tiny-sd3")

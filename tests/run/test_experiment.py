@@ -145,16 +145,20 @@ def test_a_killed_search_goes_on_where_it_was(study: Study, study_file: Path, tm
     assert json.loads((out / "recipe.json").read_text())["recipe"] == whole.recipe.to_dict()
 
 
-def test_ctrl_c_says_that_nothing_is_lost(study_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_search_says_that_nothing_is_lost(
+    study_file: Path, tmp_path: Path, sent: signal.Signals, status: int
+) -> None:
+    """By Ctrl-C, and by a scheduler or `kill`."""
     out = tmp_path / "run"
     words = command(study_file, out, "--batch_size", "2")
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(times(out)) < 4 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "what is finished is kept" in errors
     assert "Traceback" not in errors
     assert len(times(out)) >= 4
