@@ -66,7 +66,7 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            (self._matrices if group["orthogonal"] else self._vectors)(group, parameters)
+            (self._matrices if group.get("orthogonal") else self._vectors)(group, parameters)
         return loss
 
     def _matrices(self, group: dict[str, Any], parameters: list[Tensor]) -> None:

@@ -60,6 +60,7 @@ def build_scorer(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 4)
 
 
 SPOILT_SHARE = 0.2
+CLEAN_SHARE = 0.5
 CONTENTS = 256
 """Names that a picture is told from in one step."""
 
@@ -77,9 +78,9 @@ class ScorerStage(Stage):
     A fifth of the pictures is spoilt in the way of too strong a guidance, and there the scorer learns to be in doubt,
     so that contrast and sharpness do not pass for style.
 
-    Half of the pictures are degraded artwork, half (if there is a bank) are the model's own imperfect pictures with
-    the label that they were made from. Of the artwork, half is from the first `focus` names (those the model draws),
-    the rest from all names: more of a style to learn from. Held-out pairs never occur.
+    Half of the pictures are artwork, every other one degraded; half (if there is a bank) are the model's own imperfect
+    pictures with the label that they were made from. Of the artwork, half is from the first `focus` names (those the
+    model draws), the rest from all names: more of a style to learn from. Held-out pairs never occur.
     """
 
     def __init__(
@@ -127,7 +128,8 @@ class ScorerStage(Stage):
             ]
         )
         real = shift_scale(to_unit(self.artwork.images[rows[:, 0], rows[:, 1]]), generator, shift=3, scale=(0.8, 1.1))
-        pictures, labels = [degrade(real, generator)], [rows]
+        clean = torch.rand(len(real), 1, 1, 1, generator=generator) < CLEAN_SHARE
+        pictures, labels = [torch.where(clean, real, degrade(real, generator))], [rows]
         if self.bank is not None:
             chosen = torch.randint(len(self.bank.images), (own,), generator=generator)
             pictures.append(degrade(to_unit(self.bank.images[chosen]), generator, strength=0.4))
