@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import statistics
@@ -14,15 +15,19 @@ import torch
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """How long something takes, the GPU's part included."""
+    """How long something takes, the GPU's part included and garbage collection left out."""
     gpu = device.startswith("cuda")
-    if gpu:
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if gpu:
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    gc.disable()
+    try:
+        if gpu:
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        work()
+        if gpu:
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+    finally:
+        gc.enable()
 
 
 def take_turns(variants: Mapping[str, Callable[[], object]], options: Any) -> dict[str, list[float]]:
@@ -32,6 +37,7 @@ def take_turns(variants: Mapping[str, Callable[[], object]], options: Any) -> di
     for number in range(options.rounds):
         if number and time.monotonic() - start > options.seconds:
             break
+        gc.collect()
         for name, work in variants.items():
             times[name].append(seconds(work, options.device))
     return times

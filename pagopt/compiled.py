@@ -26,6 +26,7 @@ from pagopt.targets import Target, View
 __all__ = ["CompiledBlock", "compile_blocks", "compiled_block", "uncompile_blocks"]
 
 _MARK = "pagopt_compiled"
+_GRAPHS = 64
 _mixtures: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
 
 
@@ -216,6 +217,8 @@ def compile_blocks(pipe: Any, **options: Any) -> None:
         raise GuidanceError("the transformer is compiled already")
     if any(hasattr(module, "_hf_hook") for module in blocks):
         raise GuidanceError("blocks that are offloaded one by one cannot be compiled: move the transformer as a whole")
+    # Kinds of blocks, image sizes, batches of one row: each is a graph, and beyond the limit torch runs uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     attentions = family.attentions(transformer)
     for number, block in enumerate(blocks):
         CompiledBlock(block, [site for site in attentions if site.block == number], options)
