@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import diffusers
 import pytest
 import torch
-from explicit_reference import sample
+from explicit_reference import predict, sample
+from peft import LoraConfig
 from tiny_sd3 import SIZE, noise, run
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from pagopt.errors import GuidanceError
 from pagopt.guide import guided
@@ -100,3 +104,39 @@ def test_equal_rows_are_drawn_once_until_guidance_parts_them(pipe):
     assert guidance.block_evaluations == 3 * (4 * 3) + copies + (8 * 3 + copies)
     with guided(pipe, plans):  # and once more, from the start
         assert torch.equal(run(pipe, prompts, steps=4, g=2.0, latents=latents), got)
+
+
+def test_lora(pipe):
+    """Adapters on the very projections that are read and moved."""
+    own = copy.deepcopy(pipe)
+    own.transformer.add_adapter(
+        LoraConfig(r=2, target_modules=["to_q", "to_v", "add_v_proj", "to_out.0", "to_add_out"])
+    )
+    torch.manual_seed(1)
+    for name, parameter in own.transformer.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    own.transformer.double()
+    plans = [Recipe("L1.H0 L2.H1", strength=0.6), Recipe("L0.H1", target="temperature")]
+    check(own, plans, g=2.0)
+    assert error(run(own, ["cat"]), run(pipe, ["cat"])) > 1e-3
+
+
+def test_quantised_layers(pipe):
+    """Weights of eight bits, as ``TorchAoConfig`` of diffusers makes them."""
+    own = copy.deepcopy(pipe)
+    own.transformer.float()
+    quantize_(own.transformer, Int8WeightOnlyConfig())
+    recipe = Recipe("L1.H0 L2.H1", strength=0.6, scale=2.0)
+    (embeds, pooled), _ = encoded(own, PROMPTS)
+    run(pipe, PROMPTS, steps=2)  # leaves a schedule behind
+    own.scheduler, own._num_timesteps, own._guidance_scale = pipe.scheduler, pipe._num_timesteps, pipe._guidance_scale
+    timestep = own.scheduler.timesteps[:1]
+    inputs = noise(3).float(), embeds.float(), pooled.float()
+    with torch.no_grad(), guided(own, recipe):
+        got = own.transformer(*inputs, timestep.expand(3), return_dict=False)[0]
+    plain, perturbed = (
+        predict(own.transformer, [plan] * 3, inputs[0], timestep, *inputs[1:]) for plan in (None, recipe)
+    )
+    assert error(perturbed, plain) > 1e-3
+    assert error(got, plain + 2.0 * (plain - perturbed)) < 1e-4
