@@ -22,6 +22,7 @@ from pagopt.fork import Move
 from pagopt.models import Attention, Family, family_of
 from pagopt.perturb import interpolate
 from pagopt.targets import Target, View
+from pagopt.targets.identity import Identity
 
 __all__ = ["CompiledBlock", "compile_blocks", "compiled_block", "uncompile_blocks"]
 
@@ -103,8 +104,11 @@ class CompiledBlock:
         eager: Whether it runs uncompiled in this step.
     """
 
-    def __init__(self, block: nn.Module, attentions: list[Attention], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, block: nn.Module, attentions: list[Attention], options: Mapping[str, Any], masked: bool = False
+    ) -> None:
         self.block = block
+        self._masked = masked
         self.eager = False
         self.sites: dict[str, _Site] = {}
         self._mixed: list[tuple[nn.Module, type[nn.Module], list[str]]] = []
@@ -156,7 +160,7 @@ class CompiledBlock:
         Returns:
             Whether the graph does it.
         """
-        self.eager = not all(move.is_dense for items in moves.values() for move in items)
+        self.eager = not all(self._can(move) for items in moves.values() for move in items)
         if self.eager:
             return False
         targets = list(dict.fromkeys(move.target for items in moves.values() for move in items))
@@ -170,6 +174,10 @@ class CompiledBlock:
                 torch._dynamo.maybe_mark_dynamic(strength, 0)
             state.text, state.reached = text, False
         return True
+
+    def _can(self, move: Move) -> bool:
+        # The graph knows no masks of padded tokens; the identity needs none.
+        return move.is_dense and (not self._masked or isinstance(move.target, Identity))
 
     def end(self) -> None:
         """Forget the step."""
@@ -220,8 +228,9 @@ def compile_blocks(pipe: Any, **options: Any) -> None:
     # Kinds of blocks, image sizes, batches of one row: each is a graph, and beyond the limit torch runs uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
     attentions = family.attentions(transformer)
+    masked = type(family).key_mask is not Family.key_mask
     for number, block in enumerate(blocks):
-        CompiledBlock(block, [site for site in attentions if site.block == number], options)
+        CompiledBlock(block, [site for site in attentions if site.block == number], options, masked)
 
 
 def uncompile_blocks(pipe: Any) -> None:

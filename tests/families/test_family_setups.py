@@ -94,7 +94,11 @@ def test_compiled_blocks(transformers, variant):
     torch._dynamo.reset()
     compile_blocks(make_pipeline(variant, model), backend="aot_eager")
     assert error(predict_under_guidance(variant, model, RECIPES, inputs(variant, 3))[0], want) < 1e-6
-    mixed = [Recipe("L1.H0 L2.H1", strength=0.3), Recipe(scale=0), Recipe("L0.H0", target="image_identity")]
+    mixed = [
+        Recipe("L1.H0 L2.H1", strength=0.3),
+        Recipe("L1.H1", target="uniform"),  # with padding in Qwen-Image
+        Recipe("L0.H0", target="image_identity"),
+    ]
     want = predict_under_guidance(variant, transformers[variant], mixed, inputs(variant, 3))[0]
     assert error(predict_under_guidance(variant, model, mixed, inputs(variant, 3))[0], want) < 1e-6
 
