@@ -3,8 +3,9 @@
 A compiled graph runs no hooks that were added after it was made, so compiling by hand and guidance do not go
 together. Here the blocks are compiled with the interpolation inside: the strengths are an input of the graph, one
 number for every row and head, and the batch size is dynamic. So there are two graphs for each kind of block, one
-without and one with perturbation, whatever the heads, strengths and batches are. A block whose maps are needed in a
-step (targets that look at queries, bent paths) runs that step as it is, uncompiled.
+without and one with perturbation, whatever the heads, strengths and batches are. The graphs know
+the targets identity, image_identity and uniform on the straight path; a block that needs another in a step runs that
+step as it is, uncompiled.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from pagopt.fork import Move
 from pagopt.models import Attention, Family, family_of
 from pagopt.perturb import interpolate
 from pagopt.targets import Target, View
-from pagopt.targets.identity import Identity
+from pagopt.targets.identity import Identity, ImageIdentity
+from pagopt.targets.uniform import Uniform
 
 __all__ = ["CompiledBlock", "compile_blocks", "compiled_block", "uncompile_blocks"]
 
 _MARK = "pagopt_compiled"
 _GRAPHS = 64
+_UNMASKED = (Identity, ImageIdentity)  # what these give does not depend on which tokens are padding
 _mixtures: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
 
 
@@ -176,8 +179,9 @@ class CompiledBlock:
         return True
 
     def _can(self, move: Move) -> bool:
-        # The graph knows no masks of padded tokens; the identity needs none.
-        return move.is_dense and (not self._masked or isinstance(move.target, Identity))
+        # The graph knows neither grid nor masks of padded tokens, so a target of a user's own has no place in it.
+        kinds = _UNMASKED if self._masked else (*_UNMASKED, Uniform)
+        return move.is_dense and type(move.target) in kinds
 
     def end(self) -> None:
         """Forget the step."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pagopt.errors import ModelError
 from pagopt.heads import HeadMap
 
-__all__ = ["Attention", "Family", "Output", "Stream", "Tap", "split_taps"]
+__all__ = ["Attention", "Family", "Output", "Stream", "Tap", "double_streams", "split_taps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,3 +228,18 @@ def split_taps(
             taps.append(Tap(together, number * width, (number + 1) * width))
         found.append(tuple(taps))
     return found[0], found[1], found[2]
+
+
+def double_streams(attention: Any, width: int) -> tuple[Stream, Stream]:
+    """The streams [text, image] of an attention with diffusers' names for the projections of both.
+
+    Args:
+        attention: The attention module.
+        width: heads * head width.
+    """
+    own = split_taps(attention, ("to_q", "to_k", "to_v"), "to_qkv", width)
+    added = split_taps(attention, ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv", width)
+    return (
+        Stream("text", *added, (attention.norm_added_q, attention.norm_added_k), Output(attention.to_add_out, width)),
+        Stream("image", *own, (attention.norm_q, attention.norm_k), Output(attention.to_out[0], width)),
+    )

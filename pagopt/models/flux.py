@@ -16,7 +16,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
 from pagopt.heads import HeadMap, Site
-from pagopt.models.anatomy import Attention, Family, Output, Stream, split_taps
+from pagopt.models.anatomy import Attention, Family, Output, Stream, double_streams, split_taps
 
 __all__ = ["FLUX", "grid_of_ids", "rotate_joint"]
 
@@ -55,18 +55,13 @@ class FLUX(Family):
         for block, module in enumerate(self.blocks(transformer)):
             attention: Any = module.attn
             width = int(attention.inner_dim)
-            own = split_taps(attention, ("to_q", "to_k", "to_v"), "to_qkv", width)
-            norms = (attention.norm_q, attention.norm_k)
             if block < double:
-                added = split_taps(attention, ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv", width)
-                added_norms = (attention.norm_added_q, attention.norm_added_k)
-                streams: tuple[Stream, ...] = (
-                    Stream("text", *added, added_norms, Output(attention.to_add_out, width)),
-                    Stream("image", *own, norms, Output(attention.to_out[0], width)),
-                )
+                streams: tuple[Stream, ...] = double_streams(attention, width)
             else:
                 # The block's own projection takes the attention's output, beside that of its MLP.
                 projection = cast("nn.Module", module.proj_out)
+                own = split_taps(attention, ("to_q", "to_k", "to_v"), "to_qkv", width)
+                norms = (attention.norm_q, attention.norm_k)
                 streams = (Stream("joint", *own, norms, Output(projection, width)),)
             found.append(Attention(block, "attn", int(attention.heads), attention, streams))
         return found

@@ -11,37 +11,25 @@ pipeline does classifier-free guidance in two calls of the transformer, unless t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from pagopt.errors import ModelError
-from pagopt.heads import HeadMap, Site
-from pagopt.models.anatomy import Attention, Family, Output, Stream, Tap, split_taps
-from pagopt.models.flux import grid_of_ids, rotate_joint
+from pagopt.models.anatomy import Attention, Output, Stream, Tap, double_streams
+from pagopt.models.flux import FLUX
 
 __all__ = ["FLUX2", "FLUX2Klein"]
 
 
-class FLUX2(Family):
-    """Anatomy of FLUX.2-dev."""
+class FLUX2(FLUX):
+    """Anatomy of FLUX.2-dev: that of FLUX.1 with other single blocks."""
 
     name: ClassVar[str] = "flux2"
     transformer: ClassVar[str] = "Flux2Transformer2DModel"
     pipelines: ClassVar[tuple[str, ...]] = ("Flux2Pipeline",)
     processors: ClassVar[frozenset[str]] = frozenset({"Flux2AttnProcessor", "Flux2ParallelSelfAttnProcessor"})
-    branches: ClassVar[Literal["batch", "calls"]] = "calls"
-    shared: ClassVar[frozenset[str]] = frozenset({"img_ids", "txt_ids", "image_rotary_emb"})
-    time_divisor: ClassVar[float] = 1000.0
-
-    def head_map_from_config(self, config: Mapping[str, Any]) -> HeadMap:
-        blocks = int(config["num_layers"]) + int(config["num_single_layers"])
-        return HeadMap(tuple(Site(block, "attn", int(config["num_attention_heads"])) for block in range(blocks)))
-
-    def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
-        double = cast("nn.ModuleList", transformer.transformer_blocks)
-        single = cast("nn.ModuleList", transformer.single_transformer_blocks)
-        return [*double, *single]
+    residuals: ClassVar[frozenset[str]] = frozenset()
 
     def attentions(self, transformer: nn.Module) -> Sequence[Attention]:
         double = len(cast("nn.ModuleList", transformer.transformer_blocks))
@@ -49,24 +37,15 @@ class FLUX2(Family):
         for block, module in enumerate(self.blocks(transformer)):
             attention: Any = module.attn
             width = int(attention.inner_dim)
-            norms = (attention.norm_q, attention.norm_k)
             if block < double:
-                own = split_taps(attention, ("to_q", "to_k", "to_v"), "to_qkv", width)
-                added = split_taps(attention, ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv", width)
-                added_norms = (attention.norm_added_q, attention.norm_added_k)
-                streams: tuple[Stream, ...] = (
-                    Stream("text", *added, added_norms, Output(attention.to_add_out, width)),
-                    Stream("image", *own, norms, Output(attention.to_out[0], width)),
-                )
+                streams: tuple[Stream, ...] = double_streams(attention, width)
             else:
+                norms = (attention.norm_q, attention.norm_k)
                 # Q, K, V and then the MLP come out of one projection; the attention's output and the MLP's go into one.
                 q, k, v = ((Tap(attention.to_qkv_mlp_proj, i * width, (i + 1) * width),) for i in range(3))
                 streams = (Stream("joint", q, k, v, norms, Output(attention.to_out, width)),)
             found.append(Attention(block, "attn", int(attention.heads), attention, streams))
         return found
-
-    def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
-        return [cast("nn.Module", transformer.norm_out)]
 
     def encode(self, pipe: Any, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
         rows, _ = pipe.encode_prompt(prompt=list(prompts))
@@ -79,15 +58,6 @@ class FLUX2(Family):
                 "model; give the recipe cfg 1"
             )
         return {}
-
-    def pixels(self, pipe: Any) -> int:
-        return 2 * int(pipe.vae_scale_factor)
-
-    def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
-        return grid_of_ids(given["img_ids"])
-
-    def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any]) -> Sequence[Tensor]:
-        return rotate_joint(parts, call.get("image_rotary_emb"))
 
     def unsupported(self, given: Mapping[str, Any]) -> str | None:
         if given.get("kv_cache_mode") is not None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pagopt.errors import ModelError
 from pagopt.heads import HeadMap, Site
-from pagopt.models.anatomy import Attention, Family, Output, Stream, split_taps
+from pagopt.models.anatomy import Attention, Family, double_streams
 
 __all__ = ["QwenImage"]
 
@@ -62,16 +62,7 @@ class QwenImage(Family):
         for block, module in enumerate(self.blocks(transformer)):
             attention: Any = module.attn
             width = int(attention.inner_dim)
-            own = split_taps(attention, ("to_q", "to_k", "to_v"), "to_qkv", width)
-            added = split_taps(attention, ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv", width)
-            norms, added_norms = (
-                (attention.norm_q, attention.norm_k),
-                (attention.norm_added_q, attention.norm_added_k),
-            )
-            streams = (
-                Stream("text", *added, added_norms, Output(attention.to_add_out, width)),
-                Stream("image", *own, norms, Output(attention.to_out[0], width)),
-            )
+            streams = double_streams(attention, width)
             found.append(Attention(block, "attn", int(attention.heads), attention, streams))
         return found
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
 from tiny_sd3 import noise, run
 from torch._dynamo.utils import counters
 
+from pagopt import targets
 from pagopt.compiled import compile_blocks, compiled_block, uncompile_blocks
 from pagopt.errors import GuidanceError
 from pagopt.guide import guided
@@ -64,9 +67,28 @@ def test_targets_that_need_maps_run_uncompiled(pipe, fresh):
     own, draw = copy.deepcopy(pipe), random.Random(1)
     heads = list(family_of(own).head_map(own.transformer))
     compile_blocks(own, backend="aot_eager", fullgraph=True)
-    for targets in (["uniform", "image_identity"], ["blur", "identity"], ["row_maximum", "temperature"]):
-        recipes = [random_recipe(heads, draw, target) for target in targets]
+    for names in (["uniform", "image_identity"], ["blur", "identity"], ["row_maximum", "temperature"]):
+        recipes = [random_recipe(heads, draw, name) for name in names]
         assert close(draw_latents(own, recipes, 2.0), draw_latents(pipe, recipes, 2.0))
+
+
+def test_a_target_of_ones_own_runs_uncompiled(pipe, fresh, monkeypatch):
+    """It may ask for what the graph does not know, such as which tokens are the image's."""
+    monkeypatch.setattr(targets, "_TARGETS", dict(targets._TARGETS))
+
+    @targets.register_target
+    @dataclass(frozen=True)
+    class FirstPixel(targets.Target):
+        name: ClassVar[str] = "first_pixel"
+        needs_queries: ClassVar[bool] = False
+
+        def values(self, view, rows):
+            return view.v[:, view.image][:, :1].expand(-1, rows.stop - rows.start, -1)
+
+    own = copy.deepcopy(pipe)
+    compile_blocks(own, backend="eager")
+    recipes = [Recipe("L1.H0", target="first_pixel"), Recipe("L1.H1 L2.H0", strength=0.4)]
+    assert close(draw_latents(own, recipes, 2.0), draw_latents(pipe, recipes, 2.0))
 
 
 def test_everything_is_put_back(pipe, fresh):
