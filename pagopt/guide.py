@@ -6,7 +6,7 @@ so that the pipeline's own classifier-free guidance with scale ``g`` gives
 ``uncond + g (cond - uncond) + w (cond - pert)`` (paper, arXiv 2506.10978, Eq. 5).
 
 Everything happens in forward hooks on modules: no attention processor is swapped, no weight is changed, and leaving
-the block removes the hooks, also after an exception. (Over 300 lines, because the hooks of one forward share its state.)
+the block removes the hooks, also after an exception. (Over 300 lines: the hooks of one forward share its state.)
 """
 
 from __future__ import annotations
