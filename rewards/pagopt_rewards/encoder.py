@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from pagopt.errors import PagoptError, RewardError
+from pagopt_rewards.weights import fingerprint
 
-__all__ = ["Encoder", "fingerprint", "model_folder", "preprocess"]
+__all__ = ["Encoder", "folder_fingerprint", "model_folder", "preprocess"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-WHOLE = 64 * 2**20  # bytes; larger files are sampled for their fingerprint
 
 
 class Encoder:
@@ -77,7 +77,7 @@ class Encoder:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hex digest of weights, configuration, and this file."""
-        return fingerprint(self.folder) + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+        return folder_fingerprint(self.folder) + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 
 
 def model_folder(model: str) -> Path:
@@ -97,22 +97,10 @@ def model_folder(model: str) -> Path:
         ) from error
 
 
-def fingerprint(folder: Path) -> str:
-    """sha256 over configuration and weights; of files above 64 MiB the size, the first MiB and 64 samples."""
-    digest = hashlib.sha256()
+def folder_fingerprint(folder: Path) -> str:
+    """sha256 over configuration and weights; large files are sampled."""
     files = [path for path in folder.iterdir() if path.suffix in {".json", ".txt", ".safetensors"}]
-    for path in sorted(files):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            if size <= WHOLE:
-                digest.update(file.read())
-                continue
-            digest.update(file.read(2**20))
-            for part in range(64):
-                file.seek(size * part // 64)
-                digest.update(file.read(4096))
-    return digest.hexdigest()
+    return fingerprint(*sorted(files))
 
 
 def preprocess(image: Image.Image, settings: Mapping[str, Any]) -> Tensor:

@@ -153,7 +153,7 @@ def test_large_files_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     seen = set()
     for value in (b"\0", b"\1"):
         weights.write_bytes(bytes(2**21) + value * 2**21)
-        seen.add(encoder.fingerprint(tmp_path))
+        seen.add(encoder.folder_fingerprint(tmp_path))
     assert len(seen) == 2
 
 
