@@ -19,9 +19,11 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from pagopt.errors import RewardError, StoreError, StudyError, Terminated
+from pagopt.looks import KIND, Looks, measure
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.reward import Reward
+from pagopt.reward.hardware import gpu_hint
 from pagopt.store import Store
 
 __all__ = ["Evaluator", "Progress", "make_trainer"]
@@ -61,8 +63,12 @@ class Generation(LightningModule):  # type: ignore[misc]
 
     def on_predict_start(self) -> None:
         """Rewards follow the model to its device."""
-        for reward in self.rewards.values():
-            reward.move(self.device)
+        for label, reward in self.rewards.items():
+            try:
+                reward.move(self.device)
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}{gpu_hint(error)}"
+                raise RewardError(f"reward {label!r} cannot be moved to {self.device}: {said}", reward=label) from error
 
     def transfer_batch_to_device(self, batch: list[Job | None], device: torch.device, index: int) -> list[Job | None]:
         """Jobs are descriptions; there is nothing to move."""
@@ -78,6 +84,7 @@ class Generation(LightningModule):  # type: ignore[misc]
             images = self.renderer.render(new)
             for job, image in zip(new, images, strict=True):
                 self.store.put_image(keys[job], image, self.describe(job))
+            self.store.put_notes(KIND, {keys[job]: measure(i).to_dict() for job, i in zip(new, images, strict=True)})
         for reward in self.rewards.values():
             known = self.store.get_scores(reward.key(), list(keys.values()))
             self._score(reward, {job: key for job, key in keys.items() if key not in known})
@@ -133,6 +140,16 @@ class Progress(Callback):  # type: ignore[misc]
     def add(self, jobs: int) -> None:
         """Count jobs as done."""
         self.bar.update(jobs)
+
+    @property
+    def done(self) -> int:
+        """Jobs so far."""
+        return int(self.bar.n)
+
+    def expect(self, total: int) -> None:
+        """Correct the number of jobs in all."""
+        self.bar.total = total
+        self.bar.refresh()
 
     def label(self, text: str) -> None:
         """Say what is going on."""
@@ -220,6 +237,17 @@ class Evaluator:
             self._predict(todo)
             self.images_generated += missing
         return self._table(keys)
+
+    def looks(self, keys: Sequence[str]) -> list[Looks]:
+        """How the images with these keys look. They were measured when they were drawn; older ones are now.
+
+        Raises:
+            StoreError: If an image is not there.
+        """
+        known = {key: Looks.from_dict(note) for key, note in self.store.get_notes(KIND, keys).items()}
+        new = {key: measure(self.store.get_image(key)) for key in dict.fromkeys(keys) if key not in known}
+        self.store.put_notes(KIND, {key: one.to_dict() for key, one in new.items()})
+        return [{**known, **new}[key] for key in keys]
 
     def _incomplete(self, keys: Sequence[str]) -> set[str]:
         """Keys whose image or any of whose scores is missing."""

@@ -9,79 +9,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 import pagopt
+from pagopt.combine import Ranking
 from pagopt.errors import StudyError
 from pagopt.evaluate import Evaluator, Progress, make_trainer
 from pagopt.files import write_text
-from pagopt.heads import HeadMap
+from pagopt.folder import Folder
+from pagopt.heads import Head, HeadMap
+from pagopt.looks import looks_table
 from pagopt.models import family_of, load_pipeline
 from pagopt.recipe import Provenance, Recipe
 from pagopt.render import Renderer, Task
-from pagopt.report import write_report, write_sheet
-from pagopt.results import Estimate, Method, Results, Round, load_results
+from pagopt.report import guards, write_report, write_sheet
+from pagopt.results import Estimate, Method, Results, Round
 from pagopt.reward import Objective
-from pagopt.search import HeadHunter
+from pagopt.search import Racing
+from pagopt.search.budget import Allowance, Budget, Spent
 from pagopt.store import Store
 from pagopt.study import Study
 from pagopt.summary import evidence, paired_test, scores_table
 
-__all__ = ["Folder", "run_study"]
+__all__ = ["run_study"]
 
 FOUND = "HeadHunter"
-
-
-class Folder:
-    """The folder of a run, which belongs to one study.
-
-    Args:
-        path: The folder; it is created.
-        config: What the study asks for, as plain data.
-
-    Raises:
-        StudyError: If the folder holds something else.
-    """
-
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        self.path = path
-        self.config = config
-        known = path / "config.yaml"
-        if known.exists():
-            self._check(yaml.safe_load(known.read_text(encoding="utf-8")))
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise StudyError(f"{path} is not empty and holds no pagopt run; choose another folder with --out")
-
-    def claim(self) -> None:
-        """Write the configuration, so that the folder belongs to this study from now on."""
-        try:
-            write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
-        except OSError as error:
-            raise StudyError(
-                f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
-            ) from error
-
-    def results(self) -> Results | None:
-        """The results, if the run is finished."""
-        path = self.path / "results.json"
-        return load_results(path) if path.exists() else None
-
-    def _check(self, other: Any) -> None:
-        if not isinstance(other, dict):
-            raise StudyError(f"{self.path / 'config.yaml'} is damaged; choose another folder with --out")
-        names = [name for name in {**self.config, **other} if self.config.get(name) != other.get(name)]
-        if names:
-            changes = "\n".join(f"  {n}: there {other.get(n)!r}, now {self.config.get(n)!r}" for n in sorted(names))
-            raise StudyError(
-                f"{self.path} holds the run of another study:\n{changes}\n"
-                "Give the same options to go on with that one, or another folder with --out."
-            )
 
 
 @dataclass
@@ -129,9 +86,10 @@ class Run:
         self.study = study
         self.name = name
         self.folder = folder
-        self.objective = Objective(study.specs)
+        self.objective = Objective(study.specs, study.combine)
         watch = Objective(study.watch).rewards if study.watch else {}
-        self.searcher = HeadHunter(study.rounds, study.heads_per_round)
+        self.searcher = study.searcher()
+        self.budget = Budget() if study.budget is None else Budget.parse(study.budget)
         pipe = load_pipeline(study.model)
         self.head_map: HeadMap = family_of(pipe).head_map(pipe.transformer)
         self.pool = self.head_map.select(study.heads)
@@ -180,8 +138,7 @@ class Run:
                     ]
                 )
             )
-        self.progress.label("round 1")
-        recipe, rounds = self.searcher.run(self.scores, self.pool, study.recipe(), self._on_round)
+        recipe, rounds = self._search(start)
         methods.append(Candidate(FOUND, recipe))
         self.progress.label("held-out tasks")
         results = self._results(methods, rounds, time.monotonic() - start)
@@ -193,24 +150,82 @@ class Run:
                 raise StudyError(f"{why}. The images and scores are kept; make room and run again.") from error
         return results
 
-    def scores(self, recipes: Sequence[Recipe]) -> NDArray[np.float64]:
-        """The objective on the search tasks, shape ``(n_recipes, n_tasks)``."""
-        return self.objective.combine(self.evaluator(recipes, self.tasks), self.baseline)
+    def rank(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None) -> Ranking:
+        """The recipes in the objective's order on the search tasks, or on those at these positions."""
+        chosen = self.tasks if tasks is None else [self.tasks[i] for i in tasks]
+        return self.objective.rank(self.evaluator(recipes, chosen), self.baseline)
+
+    def _compared(self) -> int:
+        """Images of the other methods on the search tasks."""
+        layers = len({head.block for head in self.pool}) if self.study.compare_layers else 0
+        return (1 + len(self.study.cfg_scales) + layers) * len(self.study.prompts)
+
+    def _held_out(self) -> int:
+        """Images of the comparison at the end."""
+        methods = 2 + bool(self.study.cfg_scales) + self.study.compare_layers
+        return methods * len(self.study.held_out_prompts)
 
     def _jobs(self) -> int:
         """How many images the whole run looks at, for the bar."""
-        study = self.study
-        layers = len({head.block for head in self.pool}) if study.compare_layers else 0
-        recipes = 1 + len(study.cfg_scales) + layers + self.searcher.candidates(len(self.pool))
-        methods = 2 + bool(study.cfg_scales) + study.compare_layers
-        return recipes * len(study.prompts) + methods * len(study.held_out_prompts)
+        searched = self.searcher.images(len(self.pool), len(self.study.prompts))
+        if self.budget.images is not None:
+            return self.budget.images
+        return self._compared() + searched + self._held_out()
+
+    def _search(self, start: float) -> tuple[Recipe, list[Round]]:
+        """Search within the budget; without the last rounds where it does not reach so far."""
+        tasks, fixed = len(self.tasks), self._compared() + self._held_out()
+        rounds: list[Round] = []
+
+        def on_round(done: Round) -> None:
+            rounds.append(done)
+            self.progress.label(f"round {done.number + 1}")
+
+        images, until, pace = None, None, 0.0
+        if self.budget.images is not None:
+            images = self.budget.images - fixed
+            if images < 1:
+                raise StudyError(
+                    f"the comparison of this study takes {fixed} images alone, and its budget is {self.budget.images}. "
+                    "Raise it, or leave out cfg_scales, compare_layers or held-out prompts."
+                )
+        if self.budget.seconds is not None:
+            pace = self._agree((time.monotonic() - start) / max(1, self.evaluator.images_generated))
+            until = start + self.budget.seconds - self._held_out() * pace
+            left = self._agree(until - time.monotonic())
+            images = int(left / pace) if self.evaluator.images_generated else None
+            if images is not None and images < 1:
+                raise StudyError(
+                    f"the comparison of this study takes {fixed * pace:.0f} s alone, and its budget is "
+                    f"{self.budget.seconds:.0f} s. Raise it, or leave out cfg_scales, compare_layers or held-out "
+                    "prompts. What is drawn is kept."
+                )
+        searcher = self.searcher
+        if isinstance(searcher, Racing) and images is not None:
+            searcher = replace(searcher, budget=images)
+        self.progress.label("round 1")
+        allowance = Allowance(self.rank, tasks, images, until, pace, self._agree)
+        try:
+            found = searcher.run(allowance, self.pool, self.study.recipe(), tasks, on_round)
+        except Spent:
+            if not rounds:
+                raise StudyError(
+                    f"the budget of {self.study.budget} does not pay for the first round of the search: the search "
+                    f"would take up to {searcher.images(len(self.pool), tasks)} images, and has {images}. Raise the "
+                    "budget, take search: racing, or choose fewer heads, rounds or prompts. What is drawn is kept."
+                ) from None
+            heads = [Head.parse(name) for name in (*rounds[-1].base, *rounds[-1].chosen)]
+            found = self.study.recipe().replace(heads=tuple(heads)), rounds
+        # The bar knows the most that a search may ask for.
+        self.progress.expect(self.progress.done + self._held_out())
+        return found
+
+    def _agree(self, value: Any) -> Any:
+        """The first process's value, since clocks differ."""
+        return self.trainer.strategy.broadcast(value) if self.trainer.world_size > 1 else value
 
     def _best(self, candidates: Sequence[Candidate]) -> Candidate:
-        means = self.scores([candidate.recipe for candidate in candidates]).mean(axis=1)
-        return candidates[int(np.argmax(means))]
-
-    def _on_round(self, done: Round) -> None:
-        self.progress.label(f"round {done.number + 1}" if done.number < self.searcher.rounds else "held-out tasks")
+        return candidates[int(self.rank([candidate.recipe for candidate in candidates]).order[0])]
 
     def _results(self, candidates: Sequence[Candidate], rounds: list[Round], seconds: float) -> Results:
         tasks = self.study.held_out_tasks() or self.tasks
@@ -224,6 +239,7 @@ class Run:
                 objective=tuple(objective[i].tolist()),
                 rewards={label: tuple(table[i].tolist()) for label, table in tables.items()},
                 images=tuple(keys),
+                looks=looks_table(self.judge.looks(keys)),
             )
             for i, (candidate, keys) in enumerate(zip(candidates, self.judge.keys(recipes, tasks), strict=True))
         ]
@@ -246,6 +262,10 @@ class Run:
             baseline=Estimate.of(
                 self.objective.combine({k: row[None] for k, row in self.baseline.items()}, self.baseline)
             ),
+            combine=self.study.combine,
+            limits=self.objective.limits(self.baseline),
+            # The first method is no guidance.
+            held_out_limits=self.objective.limits(self.baseline, {label: table[0] for label, table in tables.items()}),
         )
 
     def _write(self, results: Results) -> None:
@@ -255,7 +275,7 @@ class Run:
             model=results.model,
             fingerprint=results.fingerprint,
             objective=results.objective,
-            evidence=evidence(results),
+            evidence={**evidence(results), "looks": guards.describe(results, guards.read_guards(results))},
             study=results.study,
             pagopt=results.pagopt,
         )

@@ -7,13 +7,15 @@ a later version of pagopt all start from the same file, ``results.json``.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pagopt.combine import Limit
 from pagopt.errors import StudyError
 from pagopt.files import write_text
 from pagopt.recipe import Recipe
@@ -42,12 +44,22 @@ class Estimate:
 class Round:
     """One round of a search (paper, Algorithm 1).
 
+    Some searches try something other than single heads. What they call their candidates is in
+    :mod:`pagopt.search.candidates`.
+
     Attributes:
         number: 1, 2, ...
         base: Heads that were selected before this round, such as ``("L4.H1",)``.
         scores: For every candidate head, the score of ``base`` with it.
         chosen: The heads added in this round, best first.
         score: Score of the whole selection at the end of the round on the search tasks.
+        parts: With several rewards, by label, each one's own score of every candidate head, like ``scores``.
+        score_parts: The same of the whole selection.
+        order: The candidate heads, best first, where the objective's order is not that of ``scores``; else empty.
+        tasks: In a race, how many tasks each candidate head has seen. Its score is then what is believed of it on an
+            average task, and the standard error how sure that is. Empty where all have seen all tasks.
+        right: In a race, how many of the chosen heads are expected to be truly among the best.
+        note: What else there is to say of the round, as sentences; mostly empty.
     """
 
     number: int
@@ -55,6 +67,20 @@ class Round:
     scores: dict[str, Estimate]
     chosen: tuple[str, ...]
     score: Estimate
+    parts: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    score_parts: dict[str, Estimate] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    tasks: dict[str, int] = field(default_factory=dict)
+    right: float | None = None
+    note: str = ""
+
+    def ranked(self) -> list[str]:
+        """The candidate heads, best first."""
+        return list(self.order) or sorted(self.scores, key=lambda name: -self.scores[name].mean)
+
+    def means(self, head: str) -> dict[str, float]:
+        """A candidate's mean of each reward, by label; empty with a single reward."""
+        return {label: scores[head].mean for label, scores in self.parts.items()}
 
 
 @dataclass(frozen=True)
@@ -67,6 +93,8 @@ class Method:
         objective: The objective for every held-out task.
         rewards: Every reward's raw score for every held-out task.
         images: Store keys of the images, one per held-out task.
+        looks: How the images look: a value for every held-out task by measure, see :func:`pagopt.looks.looks_table`.
+            Empty in files of the first versions.
     """
 
     name: str
@@ -74,6 +102,7 @@ class Method:
     objective: tuple[float, ...]
     rewards: dict[str, tuple[float, ...]]
     images: tuple[str, ...]
+    looks: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +129,10 @@ class Results:
     """All of it. Tasks are ``(prompt, seed)`` pairs; ``methods[-1]`` is the found recipe.
 
     ``baseline`` is the objective on the search tasks without guidance, on the scale of the rounds.
+
+    ``combine`` says how several rewards were combined (:mod:`pagopt.combine`). ``limits`` are the thresholds, if any,
+    for means over the search tasks, ``held_out_limits`` for means over the held-out tasks: they differ where a
+    threshold is measured against the unguided images of the same tasks.
     """
 
     study: str
@@ -118,6 +151,9 @@ class Results:
     images_generated: int
     seconds: float
     baseline: Estimate
+    combine: str = "sum"
+    limits: list[Limit] = field(default_factory=list)
+    held_out_limits: list[Limit] = field(default_factory=list)
 
     @property
     def recipe(self) -> Recipe:
@@ -143,9 +179,16 @@ def load_results(path: Path) -> Results:
             Round(
                 number=r["number"],
                 base=tuple(r["base"]),
-                scores={name: Estimate(**score) for name, score in r["scores"].items()},
+                scores=_estimates(r["scores"]),
                 chosen=tuple(r["chosen"]),
                 score=Estimate(**r["score"]),
+                # Results of version 0.1.0 have none of these.
+                parts={label: _estimates(scores) for label, scores in r.get("parts", {}).items()},
+                score_parts=_estimates(r.get("score_parts", {})),
+                order=tuple(r.get("order", ())),
+                tasks=dict(r.get("tasks", {})),
+                right=r.get("right"),
+                note=r.get("note", ""),
             )
             for r in data["rounds"]
         ]
@@ -156,13 +199,20 @@ def load_results(path: Path) -> Results:
                 objective=tuple(m["objective"]),
                 rewards={name: tuple(values) for name, values in m["rewards"].items()},
                 images=tuple(m["images"]),
+                looks={name: tuple(values) for name, values in m.get("looks", {}).items()},
             )
             for m in data["methods"]
         ]
         data["baseline"] = Estimate(**data["baseline"])
         data["tests"] = [PairedTest(**t) for t in data["tests"]]
-        for field in ("search_tasks", "held_out_tasks"):
-            data[field] = [(str(prompt), int(seed)) for prompt, seed in data[field]]
+        for tasks in ("search_tasks", "held_out_tasks"):
+            data[tasks] = [(str(prompt), int(seed)) for prompt, seed in data[tasks]]
+        for limits in ("limits", "held_out_limits"):
+            data[limits] = [Limit(**limit) for limit in data.get(limits, [])]
         return Results(**data)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path} is not a results file of this version ({error}); delete it and run again") from error
+
+
+def _estimates(data: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
+    return {name: Estimate(**estimate) for name, estimate in data.items()}

@@ -5,6 +5,7 @@ A folder holds ``images/ab/<key>.png``, lossless, with its description inside, a
     meta   (name TEXT PRIMARY KEY, value TEXT)                  schema = 1
     images (key TEXT PRIMARY KEY, description TEXT)             the JSON whose sha256 is the key
     scores (image_key TEXT, reward_key TEXT, score REAL, PRIMARY KEY (image_key, reward_key))
+    notes  (image_key TEXT, kind TEXT, content TEXT, PRIMARY KEY (image_key, kind))   JSON, such as an image's looks
 
 Several processes may write at once. A file appears whole or not at all, and its row is written after it, so a
 process that is killed loses at most what it had in hand. A lost index is built again from the images.
@@ -13,7 +14,6 @@ process that is killed loses at most what it had in hand. A lost index is built 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, PngImagePlugin
 
+from pagopt.disk import explain, transaction
 from pagopt.errors import StoreError
 from pagopt.files import write_bytes
 
@@ -41,12 +42,12 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS images (key TEXT PRIMARY KEY, description TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS scores (image_key TEXT NOT NULL, reward_key TEXT NOT NULL, "
     "score REAL NOT NULL, PRIMARY KEY (image_key, reward_key)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS notes (image_key TEXT NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL, "
+    "PRIMARY KEY (image_key, kind)) WITHOUT ROWID",
 )
 KEY = re.compile(r"[0-9a-f]{64}")
-DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 PATIENCE = 60.0  # seconds to wait for another process's transaction
 CHUNK = 900  # keys in one query; older SQLite takes 999 variables
-KEPT = "What is finished is kept; run again to go on."
 
 
 class Store:
@@ -182,6 +183,30 @@ class Store:
         query = "SELECT image_key, score FROM scores WHERE reward_key = ? AND image_key IN"
         return dict(self._select(query, keys, reward_key))
 
+    def put_notes(self, kind: str, notes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what was measured on images, by the key of the image; what is there already is replaced.
+
+        Args:
+            kind: What it is, with a version: "looks@1".
+            notes: JSON data for every image.
+
+        Raises:
+            StoreError: If they cannot be written, or a key is none.
+        """
+        rows = [(key, kind, _canonical(content)) for key, content in notes.items() if self.image_path(key)]
+        if rows:
+            with self._telling("write to"):
+                self._database().execute(TABLES[-1])  # stores of the first versions have no such table
+            self._insert("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", rows)
+
+    def get_notes(self, kind: str, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The known notes of one kind about these images, by their key."""
+        with self._telling("read"):
+            if self._database().execute("SELECT 1 FROM sqlite_master WHERE name = 'notes'").fetchone() is None:
+                return {}
+        query = "SELECT image_key, content FROM notes WHERE kind = ? AND image_key IN"
+        return {key: json.loads(content) for key, content in self._select(query, keys, kind)}
+
     def counts(self) -> dict[str, int]:
         """How many there are: ``{"images": ..., "scores": ...}``."""
         with self._telling("read"):
@@ -215,7 +240,7 @@ class Store:
         if "meta" not in tables:
             if tables:
                 raise StoreError(f"{self.index} is the database of something else; choose another folder")
-            with _transaction(database):
+            with transaction(database):
                 for statement in TABLES:
                     database.execute(statement)
                 database.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
@@ -239,7 +264,7 @@ class Store:
     def _insert(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         with self._telling("write to"):
             database = self._database()
-            with _transaction(database):
+            with transaction(database):
                 database.executemany(statement, rows)
 
     def _select(self, query: str, keys: Iterable[str], *first: str) -> Iterator[tuple[Any, ...]]:
@@ -258,32 +283,7 @@ class Store:
             raise self._problem(what, error) from error
 
     def _problem(self, what: str, error: OSError | sqlite3.Error) -> StoreError:
-        number, text = (error.errno, "") if isinstance(error, OSError) else (None, str(error))
-        if number in {errno.ENOSPC, errno.EDQUOT} or "full" in text:
-            advice = f"No space is left there. Free some, or move the folder to a larger disk. {KEPT}"
-        elif number in {errno.EEXIST, errno.ENOTDIR}:
-            advice = "It is a file, or in one; choose another folder."
-        elif number in DENIED or "readonly" in text or "unable to open" in text:
-            advice = f"It may not be written to. Change its permissions, or choose another folder. {KEPT}"
-        elif "locked" in text or "busy" in text:
-            advice = f"Another process held its index for {PATIENCE:.0f} seconds. {KEPT}"
-        elif "malformed" in text or "not a database" in text:
-            advice = f"Its index is damaged. Move {self.index} away and run again: the images are found again."
-        else:
-            advice = KEPT
-        return StoreError(f"cannot {what} the store {self.folder}: {error}. {advice}")
-
-
-@contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            database.execute("ROLLBACK")
-        raise
+        return explain(what, self.folder, self.index, error, PATIENCE)
 
 
 def _canonical(description: Mapping[str, Any]) -> str:

@@ -8,10 +8,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from pagopt.combine import combination
 from pagopt.errors import StudyError, UnknownName
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
-from pagopt.reward import RewardSpec
+from pagopt.reward import RewardSpec, check_terms
+from pagopt.search import Search, make_search
+from pagopt.search.budget import Budget
 
 __all__ = ["Study", "available_studies", "find_study"]
 
@@ -22,8 +25,13 @@ class Study:
 
     Args:
         prompts: Contents to draw, such as "red apple". Every candidate draws all of them.
-        reward: The objective: a reward's name, or a list of rewards with `name`, `weight` and `args`. Several are
-            summed after normalisation against the unguided images.
+        reward: The objective: a reward's name, or a list of rewards with `name`, `weight` and `args`, and for some
+            combinations `at_least`, `at_most` or `tolerance`. Several are measured in standard deviations of the
+            unguided images and combined.
+        combine: How several rewards are combined: "sum" (weighted), "harmonic" (good by all at once), "thresholds"
+            (the best among those whose rewards with `at_least` or `at_most` keep to it: a number, "baseline", or such
+            as "baseline - 0.5 sd"), "lexicographic" (in the order of the list, equal within a `tolerance`: a number,
+            "0.5 sd" or "1 se"), "pareto" (fronts that nothing beats by all rewards, then the sum).
         model: "emoji" (shipped), "sd3-medium", a folder in diffusers format, or a hub id.
         style: Put before every prompt as "style, content"; empty for none.
         seeds: One seed for each prompt; default 0, 1, 2, ...
@@ -31,6 +39,12 @@ class Study:
         held_out_seeds: One seed for each of them; default 1000, 1001, ...
         watch: Further rewards that are reported at the end, but not optimised.
         heads: The heads to choose from, such as "L2-5.H*"; "*" is all.
+        search: Which algorithm: "exhaustive" (the paper's: every head in every round), "racing" (the same rounds for a
+            part of the images), "layers" (whole layers, as in PAG), "lookahead" (pairs of heads), "random" (random
+            subsets), "refinement" (racing, then taking out and exchanging heads).
+        search_options: Options of that algorithm, such as `share: 0.25` or `seed: 1` for racing.
+        budget: What the run may cost, as "500-images" or "2h"; a race plans with it, every search stops at its best
+            recipe so far when it is used up.
         rounds: Rounds of the greedy search (R of the paper).
         heads_per_round: Heads added in each round (k of the paper).
         target: What the attention map of a perturbed head is pulled to: identity, image_identity, image_to_image,
@@ -52,6 +66,7 @@ class Study:
 
     prompts: list[str]
     reward: list[RewardSpec] | str
+    combine: str = "sum"
     model: str = "emoji"
     style: str = ""
     seeds: list[int] | None = None
@@ -59,6 +74,9 @@ class Study:
     held_out_seeds: list[int] | None = None
     watch: list[RewardSpec] = field(default_factory=list)
     heads: str = "*"
+    search: str = "exhaustive"
+    search_options: dict[str, float | int | bool | None] = field(default_factory=dict)
+    budget: str | None = None
     rounds: int = 5
     heads_per_round: int = 3
     target: str = "identity"
@@ -81,6 +99,8 @@ class Study:
             raise StudyError("prompts is empty: give at least one prompt to search on")
         if not self.specs:
             raise StudyError("reward is empty: give at least one reward, see `pagopt rewards`")
+        check_terms(self.specs, self.combine)
+        check_terms(self.watch)
         for name in ("prompts", "held_out_prompts"):
             for prompt in getattr(self, name):
                 if not isinstance(prompt, str) or (not prompt.strip() and not self.style):
@@ -96,6 +116,14 @@ class Study:
         seen = set(self.tasks()) & set(self.held_out_tasks())
         if seen:
             raise StudyError(f"held-out tasks must be new to the search, but it sees {sorted(seen)[0]}")
+        self.searcher()
+        if self.search in {"racing", "refinement"} and len(self.specs) > 1 and not combination(self.combine).additive:
+            raise StudyError(
+                f"{self.search} compares recipes picture by picture, and combine: {self.combine} ranks them by the "
+                "means of all their pictures; take search: exhaustive, or combine: sum or harmonic"
+            )
+        if self.budget is not None:
+            Budget.parse(self.budget)
         if not self.recipe().is_plain:
             raise AssertionError("a study's recipe has no heads yet")
         self.recipe().replace(heads="L0.H0").active_steps(self.steps)
@@ -118,6 +146,10 @@ class Study:
             interval=self.interval,
         )
 
+    def searcher(self) -> Search:
+        """The algorithm, with its options."""
+        return make_search(self.search, self.rounds, self.heads_per_round, self.search_options)
+
     def tasks(self) -> list[Task]:
         """Prompts and seeds that the search sees."""
         seeds = self.seeds if self.seeds is not None else range(len(self.prompts))
@@ -131,7 +163,15 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML and JSON; ``Study(**...)`` of it through the command line's parser gives it back."""
-        return {**asdict(self), "interval": list(self.interval)}
+        data = {**asdict(self), "interval": list(self.interval)}
+        for name in ("reward", "watch"):
+            if not isinstance(getattr(self, name), str):
+                data[name] = [term.to_dict() for term in getattr(self, name)]
+        # What version 0.1.0 did not know is left out at its default: its folders belong to the same study.
+        for name, default in (("combine", "sum"), ("search", "exhaustive"), ("search_options", {}), ("budget", None)):
+            if data[name] == default:
+                del data[name]
+        return data
 
     def _prompt(self, content: str) -> str:
         return ", ".join(part for part in (self.style, content) if part)

@@ -1,18 +1,33 @@
-"""Results in other words: paired tests, the evidence in a recipe file, and the table of all scores."""
+"""Results in other words: paired tests, who met the thresholds, the evidence in a recipe, the table of all scores."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from pagopt.results import Estimate, Method, PairedTest, Results
+from pagopt.combine import Limit
+from pagopt.results import Estimate, Method, PairedTest, Results, Round
 
-__all__ = ["evidence", "paired_test", "scores_table"]
+__all__ = ["Verdict", "evidence", "held_out_means", "missed", "paired_test", "passing", "scores_table", "thresholds"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the found recipe meets the thresholds.
+
+    Attributes:
+        met: On the search tasks as well as on the held-out ones; true where there are no thresholds.
+        sentences: What there is to say, with numbers; empty where there are no thresholds.
+    """
+
+    met: bool
+    sentences: tuple[str, ...]
 
 
 def paired_test(found: Method, other: Method) -> PairedTest:
@@ -32,6 +47,7 @@ def evidence(results: Results) -> dict[str, Any]:
 
     return {
         "steps": results.steps,
+        **({"combine": results.combine} if results.combine != "sum" else {}),
         "search_tasks": [list(task) for task in results.search_tasks],
         "held_out_tasks": [list(task) for task in results.held_out_tasks],
         "held_out": {
@@ -41,22 +57,92 @@ def evidence(results: Results) -> dict[str, Any]:
             }
             for method in results.methods
         },
+        **({"thresholds": list(thresholds(results).sentences)} if results.limits else {}),
         "tests": [{"against": t.against, "difference": t.difference, "p_value": t.p_value} for t in results.tests],
     }
 
 
+def missed(limits: Sequence[Limit], means: Mapping[str, float]) -> list[str]:
+    """The limits that these means (by label) do not keep to, each in words; empty if they keep to all."""
+    words = []
+    for limit in limits:
+        miss = limit.miss(means[limit.reward])
+        if miss > 0:
+            words.append(f"{limit.text} by {miss:.3g}")
+    return words
+
+
+def passing(results: Results, done: Round) -> list[str] | None:
+    """The candidates of a round that met all thresholds, best first; all of them where there are none.
+
+    ``None`` where the search kept no numbers of single rewards, as a race does that scores few candidates on all tasks.
+    """
+    if any(limit.reward not in done.parts for limit in results.limits):
+        return None
+    return [head for head in done.ranked() if not missed(results.limits, done.means(head))]
+
+
+def held_out_means(method: Method) -> dict[str, float]:
+    """A method's mean of each reward over the held-out tasks."""
+    return {label: Estimate.of(values).mean for label, values in method.rewards.items()}
+
+
+def thresholds(results: Results) -> Verdict:
+    """Which thresholds were met, by whom, and how far the nearest was from the others."""
+    if not results.limits:
+        return Verdict(True, ())
+    sentences = []
+    for done in results.rounds:
+        if passing(results, done) == []:
+            nearest = done.ranked()[0]
+            why = " and ".join(missed(results.limits, done.means(nearest)))
+            sentences.append(
+                f"In round {done.number} none of {len(done.scores)} heads met the thresholds; the nearest, {nearest}, "
+                f"missed {why}."
+            )
+    fine = True
+    found = {label: score.mean for label, score in results.rounds[-1].score_parts.items()} if results.rounds else {}
+    tested = [("search tasks", results.limits, found)] if found else []
+    tested.append(("held-out tasks", results.held_out_limits, held_out_means(results.methods[-1])))
+    for where, limits, means in tested:
+        words = missed(limits, means)
+        fine = fine and not words
+        every = " and ".join(limit.text for limit in limits)
+        does = f"misses {' and '.join(words)}" if words else f"meets the thresholds ({every})"
+        sentences.append(f"On the {where} the found recipe {does}.")
+    if not fine:
+        sentences.append("A lower scale or strength, fewer rounds, or lower thresholds may help.")
+    return Verdict(fine, tuple(sentences))
+
+
 def scores_table(results: Results) -> str:
-    """``scores.csv``: the candidates of every round, then every method on every held-out task."""
+    """``scores.csv``: the candidates of every round, then every method on every held-out task.
+
+    With several rewards each has its own rows beside those of the objective. With thresholds a last column says whether
+    the mean meets them: in a reward's row its own, in the objective's row all.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["phase", "method", "base", "prompt", "seed", "reward", "score", "se", "chosen"])
+    columns = ["phase", "method", "base", "prompt", "seed", "reward", "score", "se", "chosen"]
+    table.writerow([*columns, *(["passes"] if results.limits else [])])
+
+    def passes(limits: Sequence[Limit], means: Mapping[str, float], label: str = "") -> list[str]:
+        own = [limit for limit in limits if label in {"", limit.reward}]
+        known = all(limit.reward in means for limit in own)
+        return [(str(int(not missed(own, means))) if known else "")] if results.limits else []
+
     for done in results.rounds:
         for head, score in done.scores.items():
-            chosen = head in done.chosen
-            row = [f"round {done.number}", head, " ".join(done.base), "", "", "objective"]
-            table.writerow([*row, f"{score.mean:.6g}", f"{score.se:.6g}", int(chosen)])
+            means = done.means(head)
+            parts = {"": score, **{label: scores[head] for label, scores in done.parts.items()}}
+            for label, part in parts.items():
+                row = [f"round {done.number}", head, " ".join(done.base), "", "", label or "objective"]
+                numbers = [f"{part.mean:.6g}", f"{part.se:.6g}", int(head in done.chosen)]
+                table.writerow([*row, *numbers, *passes(results.limits, means, label)])
     for method in results.methods:
+        means = held_out_means(method)
         for i, (prompt, seed) in enumerate(results.held_out_tasks):
-            for label, values in {"objective": method.objective, **method.rewards}.items():
-                table.writerow(["held-out", method.name, "", prompt, seed, label, f"{values[i]:.6g}", "", ""])
+            for label, values in {"": method.objective, **method.rewards}.items():
+                row = ["held-out", method.name, "", prompt, str(seed), label or "objective", f"{values[i]:.6g}", "", ""]
+                table.writerow([*row, *passes(results.held_out_limits, means, label)])
     return text.getvalue()

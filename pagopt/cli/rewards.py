@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
-from rich.padding import Padding
-from rich.text import Text
 
+from pagopt.cli import environments
+from pagopt.cli.listing import print_json, print_list
+from pagopt.errors import UnknownName
 from pagopt.reward import describe_rewards
 
 __all__ = ["main", "parser"]
@@ -15,23 +15,32 @@ DESCRIPTION = """List the installed rewards, their arguments, and whether each i
 
 A reward of your own needs no installation: --reward path/to/file.py:function, where function(images, prompts) returns
 one number for each image, higher is better.
+
+Some packages need an environment of their own, which is built once:
+  pagopt rewards install image-reward       build it, in pagopt's cache folder or in PAGOPT_HOME
+  pagopt rewards install my_package.yaml    build one that a record of your own describes
+  pagopt rewards environments               list them
+  pagopt rewards remove image-reward        remove one
 """
 
 
 def parser() -> ArgumentParser:
-    """No options yet, but a help text."""
-    return ArgumentParser(prog="pagopt rewards", description=DESCRIPTION, allow_abbrev=False)
+    """All options."""
+    command = ArgumentParser(prog="pagopt rewards", description=DESCRIPTION, allow_abbrev=False)
+    command.add_argument("--json", action="store_true", help="list: print JSON, for scripts.")
+    environments.add_options(command)
+    return command
 
 
 def main(words: list[str]) -> None:
-    """Print the list."""
-    parser().parse_args(words)
-    console = Console()
-    for info in describe_rewards():
-        arguments = ", ".join(f"{name}={value}" if value else name for name, value in info.arguments.items())
-        state = Text(f"not ready: {info.missing}", "yellow") if info.missing else Text("ready", "green")
-        console.print(Text(info.name, "bold") + Text(f"({arguments})  ") + state)
-        console.print(Padding(Text(info.summary), (0, 0, 0, 4)))
-    own = Text("path/to/file.py:function", "bold") + Text(" or ") + Text("package.module:Class", "bold")
-    console.print(own)
-    console.print(Padding(Text("One of your own; nothing has to be installed."), (0, 0, 0, 4)))
+    """Print the list, or build and remove environments."""
+    options = parser().parse_args(words)
+    if options.action in environments.ACTIONS:
+        return environments.run(options)
+    if options.action != "list":
+        raise UnknownName("action", options.action, ("list", *environments.ACTIONS))
+    infos = describe_rewards()
+    if options.json:
+        print_json(infos)
+    else:
+        print_list(infos)

@@ -11,10 +11,14 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pagopt.experiment import run_study
+from pagopt.report.guards import notice, read_guards
+from pagopt.report.reading import objective_name, value_name
 from pagopt.results import Estimate, Results
 from pagopt.study import Study, available_studies, find_study
+from pagopt.summary import held_out_means, missed, passing, thresholds
 
 __all__ = ["main", "parser"]
 
@@ -84,10 +88,18 @@ def show(results: Results, out: Path, drawn: str) -> None:
     """Print rounds and comparison, where to look, and what was drawn."""
     console = Console(file=sys.stdout)
     rounds = Table(title=f"{results.study}: heads found", title_justify="left", box=None, pad_edge=False)
-    for column in ("round", "heads", "score on the search tasks"):
+    kept = list(results.rounds[0].score_parts) if results.rounds else []
+    parts = [label for label in kept if any(done.score_parts[label] != done.score for done in results.rounds)]
+    for column in ("round", "heads", "score on the search tasks", *parts):
         rounds.add_column(column)
+    if results.limits:
+        rounds.add_column("heads that met the thresholds")
     for done in results.rounds:
-        rounds.add_row(str(done.number), " ".join(done.chosen), _shown(done.score))
+        cells = [_shown(done.score), *(_shown(done.score_parts[label]) for label in parts)]
+        if results.limits:
+            met = passing(results, done)
+            cells.append("not known" if met is None else f"{len(met)} of {len(done.scores)}")
+        rounds.add_row(str(done.number), " ".join(done.chosen), *cells)
     console.print(rounds)
     console.print()
     count = len(results.held_out_tasks)
@@ -101,11 +113,14 @@ def show(results: Results, out: Path, drawn: str) -> None:
     )
     found = results.methods[-1]
     terms = [term["label"] for term in results.objective]
-    alone = len(terms) == 1 and results.objective[0]["weight"] == 1
-    labels = [label for label in found.rewards if not (alone and label in terms)]
+    # A reward that is the objective (alone, or the one that an order ranks by) is shown once.
+    same = [label for label in terms if all(m.objective == m.rewards.get(label) for m in results.methods)][:1]
+    labels = [label for label in found.rewards if label not in same]
     table.add_column("method")
-    for label in (terms[0] if alone else "objective", *labels, "found - this", "wins", "p"):
+    for label in (*(same or ["objective"]), *labels, "found - this", "wins", "p"):
         table.add_column(label, justify="right")
+    if results.held_out_limits:
+        table.add_column("thresholds")
     tests = {test.against: test for test in results.tests}
     for method in results.methods:
         cells = [
@@ -118,11 +133,27 @@ def show(results: Results, out: Path, drawn: str) -> None:
             if test
             else ("",) * 3
         )
-        table.add_row(method.name, *cells, *compared, style="bold" if method is found else None)
+        words = missed(results.held_out_limits, held_out_means(method))
+        standing = ["missed" if words else "met"] if results.held_out_limits else []
+        table.add_row(method.name, *cells, *compared, *standing, style="bold" if method is found else None)
     console.print(table)
     console.print("p: paired t-test, one-sided: the found recipe is better than this method", style="dim")
+    if results.combine != "sum":
+        name, value = (of(results.objective, results.combine) for of in (objective_name, value_name))
+        console.print(Text(f"objective: {name}"), style="dim", soft_wrap=True)
+        console.print(Text(f"score, differences, wins and p are those of: {value}"), style="dim", soft_wrap=True)
     console.print()
+    verdict = thresholds(results)
+    if verdict.sentences:
+        colour = "bold" if verdict.met else "bold yellow"
+        console.print(Text("thresholds: ", colour) + Text(" ".join(verdict.sentences) + "\n"), soft_wrap=True)
     files = {"recipe": out / "recipe.json", "sheet": out / "sheet.png", "report": out / "report.html"}
+    seen = notice(results, read_guards(results))
+    if seen.kind == "jump":
+        pictures = f"Look at the pictures: {files['sheet']}, and those that changed most in {files['report']}#guards"
+        console.print(Text("look closely: ", "bold yellow") + Text(f"{seen.text}\n{pictures}\n"), soft_wrap=True)
+    elif seen.text:
+        console.print(Text("looks: ", "bold") + Text(f"{seen.text}\n"), soft_wrap=True)
     for what, text in {**files, "drawn": drawn}.items():
         console.print(f"{what:8}{text}", highlight=False, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -13,12 +14,14 @@ from markupsafe import Markup
 from PIL import Image
 
 from pagopt.files import write_text
+from pagopt.looks import looks_table
 from pagopt.report import charts, guards, scoremap
 from pagopt.report.palette import diverging_css
 from pagopt.report.pictures import Album, collect
-from pagopt.report.reading import Row, decimals, measured, number, objective_name, p_text, read_rows, signed
+from pagopt.report.reading import Row, decimals, measured, number, objective_name, p_text, read_rows, signed, value_name
 from pagopt.report.story import tell
-from pagopt.results import Estimate, Results
+from pagopt.results import Estimate, Results, Round
+from pagopt.summary import held_out_means, missed, passing
 
 __all__ = ["SHOWN", "write_report"]
 
@@ -44,12 +47,14 @@ def write_report(results: Results, image: Callable[[str], Image.Image], path: Pa
 def _context(results: Results, image: Callable[[str], Image.Image]) -> dict[str, Any]:
     rows = read_rows(results)
     album = collect([key for method in results.methods for key in method.images], image)
-    checks = guards.read_guards(results, rows, album.looks)
+    results = _measured(results, album)
+    checks = guards.read_guards(results)
     return {
         "results": results,
         "rows": rows,
         "story": tell(results, rows),
-        "objective": objective_name(results.objective),
+        "objective": objective_name(results.objective, results.combine),
+        "value": value_name(results.objective, results.combine),
         "strips": _strips(results, rows, album),
         "kind": "search tasks (none were held out)" if _nothing_held_out(results) else "held-out tasks",
         "shown": min(SHOWN, len(results.held_out_tasks)),
@@ -58,14 +63,43 @@ def _context(results: Results, image: Callable[[str], Image.Image]) -> dict[str,
         "curve": charts.draw_rounds(results, rows),
         "maps": _maps(results),
         "guards": checks,
-        "guard_warning": guards.warning(checks),
+        "notice": guards.notice(results, checks),
+        "moved": [(guard, _moved(guard, results, rows, album)) for guard in checks if guard.jumped],
         "recipe": _one_key_a_line(rows[-1].recipe.to_dict()),
         "duration": _duration(results.seconds),
         "light_colours": Markup(diverging_css(dark=False)),
         "dark_colours": Markup(diverging_css(dark=True)),
         "number": number,
+        "measured": measured,
         "percent": lambda share: f"{signed(100 * share, 0)} %" if math.isfinite(share) else "\N{EN DASH}",
     }
+
+
+def _measured(results: Results, album: Album) -> Results:
+    """The results with the looks of their pictures, also those of a version that did not keep them."""
+    if all(method.looks for method in results.methods):
+        return results
+    methods = [
+        dataclasses.replace(method, looks=looks_table([album.looks[key] for key in method.images]))
+        for method in results.methods
+    ]
+    return dataclasses.replace(results, methods=methods)
+
+
+def _moved(guard: guards.Guard, results: Results, rows: list[Row], album: Album) -> list[dict[str, Any]]:
+    """The tasks in which a measure moved most: without guidance and with the found recipe."""
+    base = next((index for index, row in enumerate(rows) if row.role == "none"), 0)
+    tasks = []
+    for index in guard.most:
+        prompt, seed = results.held_out_tasks[index]
+        shots = []
+        for at in (base, len(rows) - 1):
+            key = results.methods[at].images[index]
+            width, height = album.sizes[key]
+            value = number(results.methods[at].looks[guard.measure][index], 3)
+            shots.append({"row": rows[at], "uri": album.uris[key], "width": width, "height": height, "value": value})
+        tasks.append({"prompt": prompt, "seed": seed, "shots": shots})
+    return tasks
 
 
 def _nothing_held_out(results: Results) -> bool:
@@ -96,9 +130,14 @@ def _table(results: Results, rows: list[Row]) -> dict[str, Any]:
     same = [n for n in names if all(m.objective == m.rewards.get(n) for m in results.methods)]
     columns: list[tuple[str, bool, list[str]]] = []
     if not same:
-        columns.append((objective_name(results.objective), True, _estimates([row.objective for row in rows])))
+        columns.append(
+            (value_name(results.objective, results.combine), True, _estimates([row.objective for row in rows]))
+        )
     for name in sorted(names, key=lambda n: n not in same[:1]):
         columns.append((name, name in same[:1], _estimates([row.rewards[name] for row in rows])))
+    if results.held_out_limits:
+        misses = [missed(results.held_out_limits, held_out_means(method)) for method in results.methods]
+        columns.append(("thresholds", False, [f"misses {', '.join(words)}" if words else "met" for words in misses]))
     lines = []
     for index, row in enumerate(rows):
         test = row.test
@@ -122,18 +161,31 @@ def _maps(results: Results) -> dict[str, Any]:
     rounds = []
     for item, centre in zip(results.rounds, middle, strict=True):
         places = decimals(score.se for score in item.scores.values()) + 1
-        ranked = sorted(item.scores.items(), key=lambda entry: -entry[1].mean)[:10]
-        top = [(name, measured(s.mean, s.se, places), signed(s.mean - centre[0], places)) for name, s in ranked]
+        met = passing(results, item) if results.limits else None
+        top = []
+        for name in item.ranked()[:10]:
+            score = item.scores[name]
+            cells = [measured(score.mean, score.se, places), signed(score.mean - centre[0], places)]
+            cells += [measured(part.mean, part.se, decimals([part.se]) + 1) for part in _parts(item, name)]
+            if met is not None:
+                cells.append("yes" if name in met else "no")
+            top.append((name, cells))
         rounds.append(
             {
                 "number": item.number,
                 "svg": scoremap.draw_map(item, centre, limit, results.layers, results.heads),
                 "centre": f"{number(centre[0], places)} ({centre[1]})",
                 "chosen": item.chosen,
+                "note": item.note,
                 "top": top,
+                "columns": ["Score", "Against base", *item.parts, *(["Passes"] if met is not None else [])],
             }
         )
     return {"rounds": rounds, "legend": scoremap.draw_legend(limit)}
+
+
+def _parts(item: Round, head: str) -> list[Estimate]:
+    return [scores[head] for scores in item.parts.values()]
 
 
 def _one_key_a_line(data: dict[str, Any]) -> str:

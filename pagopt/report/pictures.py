@@ -1,4 +1,4 @@
-"""What the page needs from the pictures: small copies inside it, and measures that betray a spoilt look."""
+"""What the page needs from the pictures: small copies inside it, their sizes, and how they look."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
-__all__ = ["MEASURES", "Album", "Looks", "collect", "data_uris", "looks"]
+from pagopt.looks import Looks, measure
 
-MEASURES = ("brightness", "saturation", "contrast", "sharpness")
+__all__ = ["Album", "collect", "data_uris"]
 
 THUMBNAIL = 256
 """Longest side of an embedded picture in pixels. Smaller originals are embedded as they are."""
@@ -24,46 +23,12 @@ Encoding = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Four measures of one picture, all computed from sRGB values in [0, 1].
-
-    Attributes:
-        brightness: Mean luma (Rec. 709).
-        saturation: Mean of max - min over the three channels.
-        contrast: Standard deviation of luma.
-        sharpness: Standard deviation of the Laplacian of luma.
-    """
-
-    brightness: float
-    saturation: float
-    contrast: float
-    sharpness: float
-
-
-@dataclass(frozen=True)
 class Album:
-    """Pictures by store key: the copy to embed (a ``data:`` address) and its looks."""
+    """Pictures by store key: the copy to embed (a ``data:`` address), and the looks and size of the original."""
 
     uris: dict[str, str]
     looks: dict[str, Looks]
     sizes: dict[str, tuple[int, int]]
-
-
-def looks(image: Image.Image) -> Looks:
-    """Measure one picture. Those over 512 pixels are reduced first, so that the measures of one study compare."""
-    if max(image.size) > 512:
-        image = image.copy()
-        image.thumbnail((512, 512), Image.Resampling.LANCZOS)
-    rgb = np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
-    luma = rgb @ np.array([0.2126, 0.7152, 0.0722])
-    wide = np.pad(luma, 1, mode="edge")
-    laplacian = wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] - 4 * luma
-    return Looks(
-        brightness=float(luma.mean()),
-        saturation=float((rgb.max(axis=2) - rgb.min(axis=2)).mean()),
-        contrast=float(luma.std()),
-        sharpness=float(laplacian.std()),
-    )
 
 
 def collect(keys: Sequence[str], image: Callable[[str], Image.Image]) -> Album:
@@ -78,7 +43,7 @@ def collect(keys: Sequence[str], image: Callable[[str], Image.Image]) -> Album:
     sizes: dict[str, tuple[int, int]] = {}
     for key in dict.fromkeys(keys):
         picture = image(key).convert("RGB")
-        measured[key], sizes[key] = looks(picture), picture.size
+        measured[key], sizes[key] = measure(picture), picture.size
         picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         small[key] = picture
     return Album(data_uris(small), measured, sizes)

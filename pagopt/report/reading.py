@@ -22,6 +22,7 @@ __all__ = [
     "paired",
     "read_rows",
     "signed",
+    "value_name",
 ]
 
 
@@ -90,14 +91,56 @@ def paired(after: Sequence[float], before: Sequence[float]) -> Estimate:
     return _estimate([a - b for a, b in zip(after, before, strict=True)])
 
 
-def objective_name(objective: Iterable[Mapping[str, Any]]) -> str:
-    """The objective in a few characters: ``style:flat``, or ``style:flat + 0.5 x clip``."""
-    parts = []
-    for item in objective:
-        weight = float(item.get("weight", 1.0))
-        label = reward_name(item)
-        parts.append(label if weight == 1 else f"{weight:g} \N{MULTIPLICATION SIGN} {label}")
-    return " + ".join(parts) or "objective"
+def objective_name(objective: Iterable[Mapping[str, Any]], combine: str = "sum") -> str:
+    """The objective in a few characters.
+
+    ``style:flat + 0.5 x clip``, ``harmonic mean of style:flat and clip``, ``style:flat where clip at least baseline``,
+    ``style:flat (tolerance 1 se), then clip``, ``Pareto order of style:flat and clip``.
+    """
+    terms = list(objective)
+    if combine == "thresholds":
+        conditions = [
+            f"{reward_name(item)} {kind.replace('_', ' ')} {_written(item[kind])}"
+            for item in terms
+            for kind in ("at_least", "at_most")
+            if kind in item
+        ]
+        return f"{value_name(terms, combine)} where {' and '.join(conditions)}"
+    if combine == "lexicographic":
+        parts = [
+            _weighted(item) + (f" (tolerance {_written(item['tolerance'])})" if "tolerance" in item else "")
+            for item in terms
+        ]
+        return ", then ".join(parts)
+    if combine == "pareto":
+        return f"Pareto order of {_listed(map(_weighted, terms))}"
+    return value_name(terms, combine)
+
+
+def value_name(objective: Iterable[Mapping[str, Any]], combine: str = "sum") -> str:
+    """What a picture's number is: of an order by several rewards the part that paired tests look at."""
+    terms = list(objective)
+    if combine == "harmonic":
+        return f"harmonic mean of {_listed(map(_weighted, terms))}"
+    if combine == "thresholds":
+        terms = [item for item in terms if "at_least" not in item and "at_most" not in item]
+    if combine == "lexicographic":
+        terms = terms[:1]
+    return " + ".join(map(_weighted, terms)) or "objective"
+
+
+def _weighted(item: Mapping[str, Any]) -> str:
+    weight = float(item.get("weight", 1.0))
+    return reward_name(item) if weight == 1 else f"{weight:g} \N{MULTIPLICATION SIGN} {reward_name(item)}"
+
+
+def _written(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def reward_name(item: Mapping[str, Any]) -> str:

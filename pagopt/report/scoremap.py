@@ -12,7 +12,8 @@ from pagopt.heads import Head
 from pagopt.report.palette import step_class
 from pagopt.report.reading import decimals, measured, number, signed
 from pagopt.report.svg import figure, scale, tag
-from pagopt.results import Estimate, Results, Round
+from pagopt.results import Results, Round
+from pagopt.search.candidates import HeadScore, head_scores, touched
 
 __all__ = ["Centre", "centres", "common_limit", "draw_legend", "draw_map"]
 
@@ -55,8 +56,9 @@ def draw_map(item: Round, middle: Centre, limit: float, layers: int, heads: int)
         layers: Layers of the model, L0 on top.
         heads: Heads of a layer.
     """
-    scores = {Head.parse(name): score for name, score in item.scores.items()}
-    chosen = {Head.parse(name): rank for rank, name in enumerate(item.chosen, start=1)}
+    said = head_scores(item)
+    scores = {head: cell.score for head, cell in said.items()}
+    chosen = {head: rank for rank, name in enumerate(item.chosen, start=1) for part in touched(name) for head in part}
     base = {Head.parse(name) for name in item.base}
     sites = sorted({head.site for head in (*scores, *chosen, *base)} - {"attn"})
     rows = [("attn", block) for block in range(layers)]
@@ -78,7 +80,7 @@ def draw_map(item: Round, middle: Centre, limit: float, layers: int, heads: int)
         for h in range(heads):
             head, x = Head(block, h, site), left + h * cell
             rank = chosen.get(head)
-            parts.append(_cell(head, x, y, cell, scores.get(head), head in base, rank, middle, limit, places))
+            parts.append(_cell(head, x, y, cell, said.get(head), head in base, rank, middle, limit, places))
             if rank is not None:
                 marks.append(_outline(x, y, cell, rank))
         mean = [scores[head].mean for head in scores if (head.site, head.block) == (site, block)]
@@ -100,7 +102,7 @@ def _cell(
     x: float,
     y: float,
     size: float,
-    score: Estimate | None,
+    said: HeadScore | None,
     selected: bool,
     rank: int | None,
     middle: Centre,
@@ -108,14 +110,16 @@ def _cell(
     places: int,
 ) -> Markup:
     box = {"x": x + 0.75, "y": y + 0.75, "width": size - 1.5, "height": size - 1.5, "rx": 2.0}
-    if selected:
-        dot = tag("circle", cx=x + size / 2, cy=y + size / 2, r=size * 0.17, class_="dot")
+    dot = tag("circle", cx=x + size / 2, cy=y + size / 2, r=size * 0.17, class_="dot")
+    if said is None and selected:
         return tag("g", tag("title", f"{head}: selected in an earlier round"), tag("rect", class_="had", **box), dot)
-    if score is None:
+    if said is None:
         return tag("rect", tag("title", f"{head}: not a candidate"), class_="x", **box)
-    words = f"{head}: {measured(score.mean, score.se, places)}"
+    score = said.score
+    words = f"{said.words}: {measured(score.mean, score.se, places)}"
     words += f" ({signed(score.mean - middle[0], places)})" + (f", chosen as number {rank}" if rank else "")
-    return tag("rect", tag("title", words), class_=step_class(score.mean - middle[0], limit), **box)
+    shape = tag("rect", tag("title", words), class_=step_class(score.mean - middle[0], limit), **box)
+    return tag("g", tag("title", words), shape, dot) if selected else shape
 
 
 def _outline(x: float, y: float, size: float, rank: int) -> Markup:

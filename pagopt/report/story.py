@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pagopt.report.reading import Row, decimals, measured, number, objective_name, p_text, paired
+from pagopt.report.reading import Row, decimals, measured, number, p_text, paired, value_name
 from pagopt.results import PairedTest, Results
+from pagopt.summary import thresholds
 
 __all__ = ["ALPHA", "Story", "tell"]
 
@@ -39,7 +40,8 @@ def tell(results: Results, rows: Sequence[Row]) -> Story:
     found = rows[-1]
     base = next((row for row in rows if row.role == "none"), rows[0])
     verdict = _verdict(base.test)
-    deck = [_against(row) for row in rows[:-1] if row is not base and row.test is not None]
+    deck = list(thresholds(results).sentences)
+    deck += [_against(row) for row in rows[:-1] if row is not base and row.test is not None]
     deck += [text for text in (_other_rewards(results, rows.index(base)), _seen(results)) if text]
     return Story(verdict, _tied(_headline(results, base, found, verdict)), tuple(map(_tied, deck)))
 
@@ -62,7 +64,7 @@ def _headline(results: Results, base: Row, found: Row, verdict: str) -> str:
     if base.test:
         places = max(places, decimals([base.test.se]))
     before, after = number(base.objective.mean, places), number(found.objective.mean, places)
-    name, count = f"the {objective_name(results.objective)} score", len(results.held_out_tasks)
+    name, count = f"the {value_name(results.objective, results.combine)} score", len(results.held_out_tasks)
     where = f"on {count} prompts and seeds"
     where += " the search never saw" if not _repeated(results) else " of the comparison"
     if found.recipe.is_plain:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pagopt.reward.loading import RewardInfo, available_rewards, describe_rewards, load_reward
-from pagopt.reward.objective import Objective, RewardSpec
+from pagopt.reward.objective import Objective, RewardSpec, check_terms
 from pagopt.reward.protocol import FunctionReward, Reward
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "RewardInfo",
     "RewardSpec",
     "available_rewards",
+    "check_terms",
     "describe_rewards",
     "load_reward",
 ]

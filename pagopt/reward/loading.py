@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from pagopt.errors import PagoptError, RewardError, UnknownName
+from pagopt.reward.hardware import gpu_hint
 from pagopt.reward.identity import LOADED, arguments_of, signature_of
 from pagopt.reward.protocol import FunctionReward, Reward
 
@@ -193,7 +194,7 @@ def _make(name: str, thing: Any, args: dict[str, Any]) -> Reward:
     except PagoptError:
         raise
     except Exception as error:
-        raise RewardError(f"reward {name!r} could not be made: {_said(error)}", reward=name) from error
+        raise RewardError(f"reward {name!r} could not be made: {_said(error)}{gpu_hint(error)}", reward=name) from error
     return made if isinstance(made, Reward) else FunctionReward(made, name, arguments_of(thing, (), args))
 
 

@@ -1,4 +1,4 @@
-"""What a search maximises: one reward, or a weighted sum of several measured against the unguided images."""
+"""What a search maximises: one reward, or several that are combined against the unguided images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pagopt.combine import Bound, Limit, Ranking, Scores, Term, Tolerance, combination, fronts
+from pagopt.combine.scores import limits_of, scale_of
 from pagopt.errors import RewardError
 from pagopt.reward.identity import canonical, plain
 from pagopt.reward.loading import load_reward
 from pagopt.reward.protocol import Reward
 
-__all__ = ["Objective", "RewardSpec"]
+__all__ = ["Objective", "RewardSpec", "check_terms"]
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,22 @@ class RewardSpec:
         name: As :func:`~pagopt.reward.load_reward` takes it.
         weight: Its weight; negative where lower is better, never 0.
         args: Arguments of the reward.
+        at_least: For ``combine: thresholds``, what its mean has to reach: a number in its own unit, or "baseline" or
+            "baseline - 0.5 sd", measured against the unguided images.
+        at_most: The same for what its mean must not go beyond.
+        tolerance: For ``combine: lexicographic``, up to which difference two recipes count as equal on it: a number in
+            its own unit, "0.5 sd" of the unguided images, or "1 se" of the difference of two recipes.
 
     Raises:
-        RewardError: For a weight that is 0 or not finite, or an empty name.
+        RewardError: For a weight that is 0 or not finite, an empty name, or a limit or tolerance that is none.
     """
 
     name: str
     weight: float = 1.0
     args: dict[str, Any] = field(default_factory=dict)
+    at_least: float | str | None = None
+    at_most: float | str | None = None
+    tolerance: float | str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -48,46 +58,86 @@ class RewardSpec:
                 "than 0, negative where lower is better",
                 reward=self.name,
             )
+        self.term(self.name)
+
+    def term(self, label: str) -> Term:
+        """As a combination sees it."""
+        limits = {"at_least": self.at_least, "at_most": self.at_most}
+        return Term(
+            label,
+            float(self.weight),
+            {
+                kind: Bound.parse(value, f"{kind} of reward {self.name!r}")
+                for kind, value in limits.items()
+                if value is not None
+            },
+            None
+            if self.tolerance is None
+            else Tolerance.parse(self.tolerance, f"the tolerance of reward {self.name!r}"),
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, for a recipe's provenance."""
+        """As JSON, for a study's configuration and a recipe's provenance; what was not asked for is left out."""
         args = {key: plain(value, f"{self.name}: {key!r}") for key, value in self.args.items()}
-        return {"name": self.name, "weight": float(self.weight), "args": args}
+        asked = {"at_least": self.at_least, "at_most": self.at_most, "tolerance": self.tolerance}
+        return {
+            "name": self.name,
+            "weight": float(self.weight),
+            "args": args,
+            **{key: value for key, value in asked.items() if value is not None},
+        }
 
 
 class Objective:
-    """One reward, or a weighted sum of rewards.
+    """One reward, or several and how they are combined.
 
-    One reward counts as it is, times its weight. Several have different units, so each is measured in
-    standard deviations of the unguided images from their mean:
-    ``sum_r weight_r * (score_r - mean(baseline_r)) / std(baseline_r)``.
+    One reward counts as it is, times its weight. Several have different units, so each is measured in standard
+    deviations of the unguided images from their mean, ``z_r = (score_r - mean(baseline_r)) / std(baseline_r)``. By
+    default they are summed, ``sum_r weight_r * z_r``; ``combine`` may be "harmonic", "thresholds", "lexicographic" or
+    "pareto" instead (:mod:`pagopt.combine`, one a file).
+
+    :meth:`rank` is the objective's own order of recipes. :meth:`combine` gives one number an image, which paired tests
+    and races of recipes can take differences of; where :attr:`additive` is true, the order is that of its means.
 
     Args:
         terms: Specs, or just names, or rewards that are already made (weight 1). At least one.
+        combine: How several are combined.
 
     Attributes:
         specs: The terms.
         labels: Short and distinct names of the terms: "style", or 'style(style="flat")' beside another style.
         weights: The weights by label.
         rewards: The rewards by label.
+        terms: The terms as the combination sees them.
 
     Raises:
-        RewardError: Without terms, or if a reward cannot be made.
+        RewardError: Without terms, if a reward cannot be made, or if the terms cannot be combined in this way.
+        UnknownName: If there is no such combination.
     """
 
-    def __init__(self, terms: Sequence[RewardSpec | str | Reward]) -> None:
+    def __init__(self, terms: Sequence[RewardSpec | str | Reward], combine: str = "sum") -> None:
         if isinstance(terms, str) or not terms:
             raise RewardError("an objective is a list of at least one reward; `pagopt rewards` lists them")
         self.specs: tuple[RewardSpec, ...] = tuple(_spec(term) for term in terms)
+        self.labels: tuple[str, ...] = _labels(self.specs)
+        self.combination = combination(combine)
+        self.terms: tuple[Term, ...] = check_terms(self.specs, combine)
         made = [
             term if isinstance(term, Reward) else load_reward(spec.name, **spec.args)
             for term, spec in zip(terms, self.specs, strict=True)
         ]
-        self.labels: tuple[str, ...] = _labels(self.specs)
-        self.weights: dict[str, float] = {
-            label: float(spec.weight) for label, spec in zip(self.labels, self.specs, strict=True)
-        }
+        self.weights: dict[str, float] = {term.label: term.weight for term in self.terms}
         self.rewards: dict[str, Reward] = dict(zip(self.labels, made, strict=True))
+
+    @property
+    def additive(self) -> bool:
+        """Whether the order of recipes is that of the means of :meth:`combine` over tasks.
+
+        True for one reward, "sum" and "harmonic". Only then do differences on paired tasks say which of two recipes is
+        better; else they do so for one part of the objective: what passes is ranked by ("thresholds"), the first reward
+        ("lexicographic"), the sum ("pareto").
+        """
+        return self.combination.additive
 
     def describe(self) -> list[dict[str, Any]]:
         """The terms as JSON, with their labels."""
@@ -104,24 +154,7 @@ class Objective:
             RewardError: With fewer than two tasks, or where a reward gives all of them one score: it then has
                 no scale.
         """
-        scales = {}
-        for label in self.labels:
-            scores = _array(baseline, label, 1, "unguided images")
-            if scores.size < 2:
-                raise RewardError(
-                    f"{len(self.labels)} rewards can be added only with a scale for each, and {scores.size} "
-                    "unguided image gives none. Use at least 2 prompts or seeds, or a single reward.",
-                    reward=label,
-                )
-            mean, deviation = float(scores.mean()), float(scores.std(ddof=1))
-            if deviation <= 1e-7 * float(np.abs(scores).max()):  # float32 cannot tell these apart
-                raise RewardError(
-                    f"reward {label!r} gives all {scores.size} unguided images the score {mean:.6g}, so it has "
-                    "no scale to be added with. Use more varied prompts, or leave it out.",
-                    reward=label,
-                )
-            scales[label] = (mean, deviation)
-        return scales
+        return {label: scale_of(baseline, label) for label in self.labels}
 
     def combine(
         self, scores: Mapping[str, ArrayLike], baseline: Mapping[str, ArrayLike] | None = None
@@ -129,28 +162,61 @@ class Objective:
         """One table out of one for each reward.
 
         Args:
-            scores: For every label the scores, shape ``(n_recipes, n_tasks)``.
-            baseline: For every label those of the same tasks without guidance, ``(n_tasks,)``; unused for one
-                reward.
+            scores: For every label the scores, shape ``(n_recipes, n_tasks)``; any tasks.
+            baseline: For every label those of the search's tasks without guidance, ``(n,)``; unused for one reward.
 
         Returns:
-            Shape ``(n_recipes, n_tasks)``, higher is better: in the reward's own unit times its weight for one
-            reward, else in weighted standard deviations above the unguided mean.
+            Shape ``(n_recipes, n_tasks)``, higher is better. In the reward's own unit times its weight for one reward
+            (or one that decides: the first of a lexicographic order, the one that thresholds leave to rank by), else in
+            standard deviations above the unguided mean.
 
         Raises:
             RewardError: If a table is missing, not finite or of another shape, or a reward has no scale.
         """
-        tables = {label: _array(scores, label, 2, "images") for label in self.labels}
-        shapes = {table.shape for table in tables.values()}
-        if len(shapes) > 1:
-            raise RewardError(f"the tables of the rewards differ in shape: {sorted(shapes)}")
-        if len(self.labels) == 1:
-            (label,) = self.labels
-            return self.weights[label] * tables[label]
-        total = np.zeros(shapes.pop())
-        for label, (mean, deviation) in self.scales(baseline or {}).items():
-            total += self.weights[label] * (tables[label] - mean) / deviation
-        return total
+        return self.combination.values(Scores(self.terms, scores, baseline))
+
+    def rank(self, scores: Mapping[str, ArrayLike], baseline: Mapping[str, ArrayLike] | None = None) -> Ranking:
+        """Recipes in the objective's own order, with :meth:`combine`'s table; arguments and errors are the same."""
+        known = Scores(self.terms, scores, baseline)
+        parts = known.tables if len(self.terms) > 1 else {}
+        return Ranking(self.combination.values(known), self.combination.order(known), self.additive, parts)
+
+    def order(
+        self, scores: Mapping[str, ArrayLike], baseline: Mapping[str, ArrayLike] | None = None
+    ) -> NDArray[np.intp]:
+        """Positions of the recipes, best first, shape ``(n_recipes,)``; ties go to the earlier one."""
+        return self.rank(scores, baseline).order
+
+    def front(self, scores: Mapping[str, ArrayLike]) -> NDArray[np.intp]:
+        """Positions of the recipes that no other beats by all rewards at once, in the order given.
+
+        It is the Pareto front of the recipes' means, whatever the combination is; only the sign of a weight counts.
+        """
+        known = Scores(self.terms, scores)
+        points = np.stack([term.sign * known.mean(term) for term in self.terms], axis=1)
+        return np.flatnonzero(fronts(points) == 0)
+
+    def limits(self, baseline: Mapping[str, ArrayLike], tasks: Mapping[str, ArrayLike] | None = None) -> list[Limit]:
+        """The thresholds in the rewards' own units; none for other combinations.
+
+        Args:
+            baseline: For every label the scores of the search's tasks without guidance, shape ``(n_tasks,)``.
+            tasks: The same for other tasks, if the limits are for them: "baseline" is then their mean, and "sd" stays
+                that of the search.
+        """
+        return limits_of(self.terms, baseline, tasks)
+
+
+def check_terms(specs: Sequence[RewardSpec], combine: str = "sum") -> tuple[Term, ...]:
+    """The terms of an objective, without making its rewards.
+
+    Raises:
+        RewardError: If these rewards cannot be combined in this way.
+        UnknownName: If there is no such combination.
+    """
+    terms = tuple(spec.term(label) for spec, label in zip(specs, _labels(specs), strict=True))
+    combination(combine).check(terms)
+    return terms
 
 
 def _spec(term: RewardSpec | str | Reward) -> RewardSpec:
@@ -178,16 +244,3 @@ def _labels(specs: Sequence[RewardSpec]) -> tuple[str, ...]:
     return tuple(
         f"{label}#{labels[:i].count(label) + 1}" if label in labels[:i] else label for i, label in enumerate(labels)
     )
-
-
-def _array(tables: Mapping[str, ArrayLike], label: str, ndim: int, what: str) -> NDArray[np.float64]:
-    if label not in tables:
-        raise RewardError(f"there are no scores of reward {label!r} for the {what}", reward=label)
-    array = np.asarray(tables[label], dtype=np.float64)
-    if array.ndim != ndim:
-        raise RewardError(
-            f"the scores of {label!r} for the {what} have shape {array.shape}, not {ndim} axes", reward=label
-        )
-    if not np.isfinite(array).all():
-        raise RewardError(f"the scores of {label!r} for the {what} are not all finite", reward=label)
-    return array

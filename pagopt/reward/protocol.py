@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pagopt.errors import PagoptError, RewardError
+from pagopt.reward.hardware import gpu_hint
 from pagopt.reward.identity import arguments_of, canonical, plain, source_of, state_of
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ class Reward(ABC):
             line = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
             trace = trace.tb_next
         said = str(error) if isinstance(error, PagoptError) else f"{type(error).__name__}: {error}{line}"
+        said += gpu_hint(error)
         return RewardError(
             f"reward {self.name!r} failed on {where}: {said}",
             reward=self.name,

@@ -1,83 +1,135 @@
-"""What ``clip`` and ``style`` share: a transformers ``CLIPModel`` that turns images and texts into unit vectors."""
+"""What the CLIP rewards share: images and texts as unit vectors, whichever library runs the model."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from pagopt.errors import PagoptError, RewardError
-from pagopt_rewards.weights import fingerprint
+from pagopt.errors import RewardError
+from pagopt_rewards.network import Network, TransformersNetwork, load_transformers, number_type
+from pagopt_rewards.preprocessing import Rounding, preparation, preprocess
+from pagopt_rewards.vocabulary import clip_tokenizer, tokenizer_files
+from pagopt_rewards.weights import code_fingerprint, fingerprint
 
-__all__ = ["Encoder", "folder_fingerprint", "model_folder", "preprocess"]
+__all__ = ["OPEN_CLIP", "Encoder", "folder_fingerprint", "model_folder"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+OPEN_CLIP = "open_clip:"
+SETTINGS = ["*.json", "*.txt"]
+log = logging.getLogger("pagopt.rewards")
 
 
 class Encoder:
-    """A CLIP in float32.
+    """A CLIP that turns images and texts into unit vectors; of a text it says once what is beyond the model's limit.
+
+    Pictures are cropped where torchvision, OpenAI's CLIP and open_clip crop them, so that both libraries give the same
+    numbers for the same weights.
 
     Args:
-        model: "emoji" (the embedded scorer), a folder that holds a ``CLIPModel`` with its tokenizer, or the id of one
-            on the Hugging Face hub, which is downloaded on first use.
+        model: "emoji" (the embedded scorer), a folder that holds a ``CLIPModel`` with its tokenizer, the id of one on
+            the Hugging Face hub, which is downloaded on first use, or "open_clip:NAME/TAG", a model and a pretrained
+            tag of open_clip, with ``pip install 'pagopt[openclip]'``. A finished :class:`Network` will do, too.
+        weights: A checkpoint for "open_clip:NAME", a local file; ``None`` everywhere else.
+        dtype: In what the network calculates: "float32", "bfloat16" or "float16". Vectors are float32 always.
+        processor: A folder, or the id of a repository on the hub, with tokenizer and preprocessor_config.json; ``None``
+            takes those beside the weights.
+        rounding: "transformers" crops as its ``CLIPImageProcessor`` does; see :func:`preprocess`.
 
     Raises:
-        PagoptError: If there is no such model, or it cannot be loaded. Weights are read from safetensors only.
+        PagoptError: If there is no such model, or it cannot be loaded. Weights are read from safetensors only, or with
+            ``weights_only=True``.
     """
 
-    def __init__(self, model: str) -> None:
-        # Here, because importing transformers takes seconds, and `pagopt rewards` only wants a docstring.
-        from transformers import CLIPModel, CLIPTokenizer
+    def __init__(
+        self,
+        model: str | Network,
+        weights: str | None = None,
+        dtype: str = "float32",
+        processor: str | None = None,
+        rounding: Rounding = "torchvision",
+    ) -> None:
+        number = number_type(dtype)
+        if not isinstance(model, str):
+            self.network = model
+        elif model.startswith(OPEN_CLIP):
+            from pagopt_rewards.openclip import load_open_clip
 
-        self.folder = model_folder(model)
-        try:
-            self.model: Any = CLIPModel.from_pretrained(self.folder, dtype=torch.float32, use_safetensors=True).eval()
-            self.tokenizer: Any = CLIPTokenizer.from_pretrained(self.folder)
-            self.preparation = _preparation(self.folder, self.model.config.vision_config.image_size)
-        except Exception as error:
+            self.network = load_open_clip(model.removeprefix(OPEN_CLIP), weights, dtype)
+        elif weights is not None:
             raise RewardError(
-                f"cannot load a CLIP model from {self.folder}: {type(error).__name__}: {error}. It takes config.json, "
-                "model.safetensors, a tokenizer and preprocessor_config.json, as CLIPModel.save_pretrained makes them."
-            ) from error
-        self.device = torch.device("cpu")
+                f"`weights` belongs to a model of open_clip, such as open_clip:ViT-H-14, and {model!r} brings its own. "
+                "Give their folder as `model`."
+            )
+        else:
+            self.network = _transformers(model_folder(model), number, processor, rounding)
         self._texts: dict[str, Tensor] = {}
+
+    @property
+    def model(self) -> Any:
+        """The network itself: a transformers ``CLIPModel``, or open_clip's own class."""
+        return self.network.model
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.network.folder
+
+    @functools.cached_property
+    def scale(self) -> float:
+        """What the model multiplies a cosine by, before it becomes a probability: exp(logit_scale), 100 in most."""
+        return self.network.scale()
 
     def move(self, device: torch.device) -> None:
         """Move the networks."""
-        self.model.to(device)
-        self.device = device
+        self.network.move(device)
 
-    def images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors of RGB images, float32 ``(n, d)`` on the CPU."""
-        pixels = torch.stack([preprocess(image, self.preparation) for image in images])
-        features = self.model.get_image_features(pixel_values=pixels.to(self.device)).pooler_output
-        return torch.nn.functional.normalize(features, dim=-1).cpu()
+    @torch.no_grad()
+    def images(self, images: Sequence[Image.Image], projected: bool = True) -> Tensor:
+        """Unit vectors of RGB images, float32 ``(n, d)`` on the CPU.
 
+        Args:
+            images: The images.
+            projected: Whether into the space shared with texts; else what the image tower makes before that.
+        """
+        pixels = torch.stack([self.network.prepare(image) for image in images])
+        seen = self.network.see(pixels) if projected else self.network.look(pixels)
+        return normalize(seen.float(), dim=-1).cpu()
+
+    @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors of texts, float32 ``(n, d)`` on the CPU; each is computed once, cut at the model's length."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
-            length = self.model.config.text_config.max_position_embeddings
-            tokens = self.tokenizer(new, padding=True, truncation=True, max_length=length, return_tensors="pt")
-            features = self.model.get_text_features(
-                input_ids=tokens["input_ids"].to(self.device), attention_mask=tokens["attention_mask"].to(self.device)
-            ).pooler_output
-            self._texts.update(zip(new, torch.nn.functional.normalize(features, dim=-1).cpu(), strict=True))
+            self._say_what_is_cut(new)
+            features = normalize(self.network.read(new).float(), dim=-1).cpu()
+            self._texts.update(zip(new, features, strict=True))
         return torch.stack([self._texts[text] for text in texts])
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hex digest of weights, configuration, and this file."""
-        return folder_fingerprint(self.folder) + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+        """Hex digest of weights, configuration, and the code between a picture and its vector."""
+        code = code_fingerprint("encoder", "network", "openclip", "preprocessing", "vocabulary")
+        return self.network.fingerprint() + code
+
+    def _say_what_is_cut(self, texts: Sequence[str]) -> None:
+        """On the log, where it reaches stderr: a long prompt is no reason to end a run, nor to score it otherwise."""
+        for text in texts:
+            if lost := self.network.cut(text):
+                log.warning(
+                    "a prompt has more than the %d tokens that the text model reads: its score leaves out %r of %r",
+                    self.network.limit - 2,
+                    lost,
+                    text,
+                )
 
 
 def model_folder(model: str) -> Path:
@@ -86,75 +138,52 @@ def model_folder(model: str) -> Path:
 
     if Path(model).expanduser().is_dir() or not HUB_ID.fullmatch(model):
         return scorer_folder(model)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "model*.safetensors"]))
-    except Exception as error:
-        raise RewardError(
-            f"there is no folder {model}, and the hub does not give {model!r}: {type(error).__name__}: {error}. "
-            "Without a network, download it elsewhere and give the folder."
-        ) from error
+    return _snapshot(model, [*SETTINGS, "model*.safetensors"], "*.safetensors", "")
 
 
 def folder_fingerprint(folder: Path) -> str:
     """sha256 over configuration and weights; large files are sampled."""
-    files = [path for path in folder.iterdir() if path.suffix in {".json", ".txt", ".safetensors"}]
-    return fingerprint(*sorted(files))
+    return fingerprint(*_files(folder))
 
 
-def preprocess(image: Image.Image, settings: Mapping[str, Any]) -> Tensor:
-    """What transformers' ``CLIPImageProcessor`` does, without torchvision: resize, centre crop, normalise.
-
-    Args:
-        image: RGB.
-        settings: The content of preprocessor_config.json.
-
-    Returns:
-        float32 ``(3, height, width)``.
-    """
-    if settings.get("do_resize", True):
-        # PIL filters with antialiasing, in 8 bits, as the field's published scores were computed.
-        filter_ = Image.Resampling(settings.get("resample", Image.Resampling.BICUBIC))
-        image = image.resize(_target(image, settings["size"]), filter_)
-    if settings.get("do_center_crop", True):
-        crop = settings.get("crop_size", settings["size"])
-        height, width = (crop["height"], crop["width"]) if isinstance(crop, Mapping) else (crop, crop)
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
-    if settings.get("do_rescale", True):
-        pixels = pixels * float(settings.get("rescale_factor", 1 / 255))
-    if settings.get("do_normalize", True):
-        mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("image_mean", "image_std"))
-        pixels = (pixels - mean) / std
-    return pixels
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in {".json", ".txt", ".safetensors"})
 
 
-def _target(image: Image.Image, size: Any) -> tuple[int, int]:
-    if isinstance(size, Mapping) and "height" in size:
-        return int(size["width"]), int(size["height"])
-    edge = int(size["shortest_edge"] if isinstance(size, Mapping) else size)
-    short = min(image.size)
-    width, height = (edge if side == short else int(edge * side / short) for side in image.size)
-    return width, height
+def _snapshot(repository: str, patterns: list[str], needed: str, argument: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        # First, because without a network the hub is asked several times before its cache is.
+        found = Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=True))
+        if any(found.glob(needed)):
+            return found
+    except Exception:
+        pass  # not here yet, and what follows says so
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except Exception as error:
+        raise RewardError(
+            f"there is no folder {repository}, and the hub does not give {repository!r}: {type(error).__name__}: "
+            f"{error}. Without a network, download it elsewhere and give the folder{argument}."
+        ) from error
 
 
-def _preparation(folder: Path, edge: int) -> dict[str, Any]:
-    """preprocessor_config.json, or its newer form inside processor_config.json; CLIP's own values fill the gaps."""
-    settings: dict[str, Any] = {}
-    if (folder / "preprocessor_config.json").is_file():
-        settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    elif (folder / "processor_config.json").is_file():
-        settings = json.loads((folder / "processor_config.json").read_text(encoding="utf-8")).get("image_processor", {})
-    defaults = {
-        "size": {"shortest_edge": edge},
-        "crop_size": {"height": edge, "width": edge},
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-    }
-    settings = {**defaults, **{key: value for key, value in settings.items() if value is not None}}
-    prepared = tuple(preprocess(Image.new("RGB", (7, 5)), settings).shape)
-    if prepared != (3, edge, edge):
-        raise PagoptError(f"preprocessor_config.json makes images of {prepared}, the model takes {(3, edge, edge)}")
-    return settings
+def _transformers(folder: Path, dtype: torch.dtype, processor: str | None, rounding: Rounding) -> Network:
+    model = load_transformers(folder, dtype)
+    beside = folder
+    if processor is not None:
+        local = Path(processor).expanduser()
+        known = local.is_dir() or not HUB_ID.fullmatch(processor)
+        beside = local if known else _snapshot(processor, SETTINGS, "merges.txt", " as `processor`")
+    if not tokenizer_files(beside):
+        raise RewardError(
+            f"{beside} holds no tokenizer (tokenizer.json, or vocab.json and merges.txt), which the model in {folder} "
+            "needs: put it there, as CLIPTokenizer.save_pretrained does."
+        )
+    tokenizer, words = clip_tokenizer(str(beside), beside, "")
+    settings = preparation(beside, model.config.vision_config.image_size)
+    files = [*_files(folder), *(_files(beside) if beside != folder else []), *words]
+    return TransformersNetwork(
+        model, tokenizer, lambda image: preprocess(image, settings, rounding), list(dict.fromkeys(files))
+    )

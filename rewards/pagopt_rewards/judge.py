@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pagopt.errors import RewardError
 from pagopt.reward import Reward
-from pagopt_rewards import efficientnet, encoder, towers
+from pagopt_rewards import efficientnet, preprocessing, towers
 from pagopt_rewards.towers import IMAGE_WIDTH, TEXT_WIDTH, Towers, absent, digests, tower_files
 
 __all__ = ["Heads", "Judge", "judge_folder"]
@@ -173,6 +173,6 @@ def _check(wanted: Mapping[str, str], found: Mapping[str, str], packages: Mappin
 def _identity(folder: Path, facts: Mapping[str, Any]) -> str:
     digest = hashlib.sha256((folder / HEADS_FILE).read_bytes())
     digest.update(json.dumps(facts["towers"], sort_keys=True).encode())
-    for module in (efficientnet, encoder, towers):
+    for module in (efficientnet, preprocessing, towers):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()

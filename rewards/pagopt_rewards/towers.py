@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pagopt.errors import RewardError
 from pagopt_rewards.efficientnet import MEAN, STD, load_efficientnet_lite0
-from pagopt_rewards.encoder import preprocess
+from pagopt_rewards.preprocessing import preprocess
 
 __all__ = ["IMAGE_WIDTH", "INSTALL", "PACKAGES", "TEXT_WIDTH", "Towers", "absent", "digests", "tower_files"]
 

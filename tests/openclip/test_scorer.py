@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 import pagopt.models
+from pagopt.errors import RewardError
 from pagopt_rewards.encoder import Encoder
+from pagopt_rewards.openclip import OpenClipNetwork
 
 pytestmark = pytest.mark.openclip
 
@@ -53,3 +55,29 @@ def test_texts_give_the_same_features(loaded):
 @torch.inference_mode()
 def test_the_scale_is_the_same(loaded):
     assert float(loaded[0].logit_scale) == pytest.approx(float(Encoder("emoji").model.logit_scale))
+
+
+@pytest.mark.parametrize("projected", [True, False])
+def test_both_libraries_agree_before_and_after_the_projection(projected):
+    images = [*pictures(), *(image.resize((50, 80)) for image in pictures())]
+    theirs = Encoder(f"open_clip:local-dir:{FOLDER}")
+    seen = theirs.images(images, projected)
+    torch.testing.assert_close(Encoder("emoji").images(images, projected), seen, rtol=0, atol=1e-5)
+    assert theirs.model.visual.proj is not None  # put back
+
+
+def test_towers_of_other_kinds_before_the_projection(open_clip):
+    class Tokenizer:
+        context_length = 77
+
+    for name, width in (("ViT-B-16-SigLIP", 768), ("coca_ViT-B-32", 512), ("RN50", None)):
+        model = open_clip.create_model(name).eval()
+        network = OpenClipNetwork(model, None, Tokenizer(), FOLDER, torch.float32)
+        pixels = torch.randn(2, 3, 224, 224)
+        with torch.no_grad():
+            assert network.see(pixels[:1]).shape == (1, network.width)
+            if width is None:
+                with pytest.raises(RewardError, match="`projected: true`"):
+                    network.look(pixels)
+            else:
+                assert network.look(pixels).shape == (2, width)

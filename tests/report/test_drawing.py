@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image
 from synthetic import make_results
 
-from pagopt.report.guards import read_guards, warning
 from pagopt.report.palette import diverging_css, step_class
-from pagopt.report.pictures import Looks, data_uris, looks
+from pagopt.report.pictures import data_uris
 from pagopt.report.reading import decimals, number, objective_name, p_text, read_rows, signed
 from pagopt.report.scoremap import centres, common_limit, draw_map
 from pagopt.report.svg import spread, tag, ticks
@@ -49,34 +47,12 @@ def test_colour_steps() -> None:
     assert ".p10{fill:#c8500f}" in diverging_css(False)  # the end colour survives the trip through OKLab
 
 
-def test_looks_tell_apart_what_they_measure() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise)
-    grey, soft = picture.convert("L").convert("RGB"), picture.filter(ImageFilter.GaussianBlur(2))
-    assert looks(grey).saturation < 0.01 < looks(picture).saturation
-    assert looks(soft).sharpness < 0.3 * looks(picture).sharpness
-    assert looks(soft).contrast < looks(picture).contrast
-    white = looks(Image.new("RGB", (9, 9), "white"))
-    assert astuple(white) == pytest.approx((1, 0, 0, 0), abs=1e-12)
-
-
 def test_pictures_shrink_until_they_fit() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     pictures = {str(i): Image.fromarray(noise) for i in range(4)}
     large = sum(map(len, data_uris(pictures, budget=10**9).values()))
     small = sum(map(len, data_uris(pictures, budget=60_000).values()))
     assert small < 60_000 * 1.4 < large
-
-
-def test_a_jump_in_the_looks_is_pointed_out() -> None:
-    results = make_results(tasks=6)
-    rows = read_rows(results)
-    calm = {key: Looks(0.5, 0.2, 0.2, 0.1) for method in results.methods for key in method.images}
-    assert warning(read_guards(results, rows, calm)) == ""
-    loud = calm | dict.fromkeys(results.methods[-1].images, Looks(0.5, 0.4, 0.2, 0.05))
-    guards = read_guards(results, rows, loud)
-    assert [guard.jumped for guard in guards] == [False, True, False, True]
-    assert "saturation rose by 100% and sharpness fell by 50%" in warning(guards)
 
 
 def test_methods_get_their_parts() -> None:

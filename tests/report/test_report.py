@@ -31,12 +31,15 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.text: list[str] = []
         self.h1 = ""
+        self.pictures: list[dict[str, str]] = []  # of "Before and after"; the guards show some again
         self.feed(text)
         self.close()
         assert not self.open, f"never closed: {self.open}"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag == "img" and not any(a.get("id") == "guards" for a in self.all("h2")):
+            self.pictures.append(self.elements[-1][1])
         if tag not in VOID:
             self.open.append(tag)
 
@@ -73,7 +76,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
 def test_every_held_out_task_is_shown_under_every_method(written: tuple[str, Page]) -> None:
     _, page = written
     results = make_results()
-    shown = [attributes["alt"] for attributes in page.all("img")]
+    shown = [attributes["alt"] for attributes in page.pictures]
     expected = [
         f"{method.name}: {prompt}, seed {seed}" for prompt, seed in results.held_out_tasks for method in results.methods
     ]
@@ -127,7 +130,7 @@ def test_what_a_user_wrote_cannot_become_markup(tmp_path: Path) -> None:
     text, page = render(results, tmp_path)
     assert len(page.all("script")) == 1
     assert not page.all("b") or all("alert" not in str(a) for a in page.all("b"))
-    assert len(page.all("img")) == 16
+    assert len(page.pictures) == 16
     assert "<i>mine" not in text
     assert "<model>" not in text
     assert "<b>none" not in text
@@ -160,6 +163,14 @@ def test_a_spoilt_look_is_said_on_top(tmp_path: Path) -> None:
     _, page = render(make_results(tasks=9), tmp_path)  # the painter raises the saturation from method to method
     text = " ".join(page.text)
     assert "saturation rose by" in text[: text.index("Before and after")]
+    again = [attributes for attributes in page.all("img") if attributes not in page.pictures]
+    alts = [attributes["alt"] for attributes in again if "saturation" in attributes["alt"]]
+    assert len(alts) == 8, "the four tasks that changed most, without guidance and with the recipe"
+    for before, after in zip(alts[::2], alts[1::2], strict=True):
+        assert before.startswith("no guidance: ")
+        assert after.startswith("HeadHunter: ")
+        assert float(before.split()[-1]) < float(after.split()[-1])
+    assert {attributes["src"] for attributes in again} <= {attributes["src"] for attributes in page.pictures}
 
 
 def test_chance_is_called_chance(tmp_path: Path) -> None:
@@ -198,7 +209,7 @@ def test_a_large_search_with_large_pictures_stays_small(tmp_path: Path) -> None:
 
 def test_more_tasks_than_fit_are_counted_not_hidden(tmp_path: Path) -> None:
     _, page = render(make_results(tasks=30), tmp_path)
-    assert len(page.all("img")) == 24 * 4
+    assert len(page.pictures) == 24 * 4
     assert "The first 24 of 30 held-out tasks" in " ".join(" ".join(page.text).split())
 
 

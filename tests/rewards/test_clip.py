@@ -1,4 +1,4 @@
-"""clip and style: their preprocessing, their numbers, and what they say when something is missing."""
+"""clip and its encoder: preprocessing, numbers, and what is said when something is missing, cut or wrong."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from pagopt.errors import PagoptError, RewardError, UnknownName
 from pagopt.reward import load_reward
 from pagopt_rewards.clip import Clip
-from pagopt_rewards.encoder import Encoder, preprocess
-from pagopt_rewards.style import Style
+from pagopt_rewards.encoder import Encoder
+from pagopt_rewards.preprocessing import preprocess
 
 PROMPTS = ["flat, red apple", "ink, cat", "a glossy rocket", "", "ink, red apple", "glossy, cat", "flat, cat"]
 
@@ -56,16 +56,6 @@ def test_clip_is_100_times_the_cosine(tiny_clip: str, pictures: list[Image.Image
     torch.testing.assert_close(Clip(tiny_clip)(pictures, PROMPTS), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_style_is_the_distance_from_the_other_styles(tiny_clip: str, pictures: list[Image.Image]) -> None:
-    cosines = 100 * reference(tiny_clip, pictures, ["flat", "glossy", "ink"])
-    fixed = Style("glossy", model=tiny_clip)(pictures, [""] * 7)
-    torch.testing.assert_close(fixed, cosines[:, 1] - cosines[:, [0, 2]].mean(1), atol=1e-4, rtol=1e-5)
-    own = Style(model=tiny_clip)(pictures[:3], ["flat, ink pot", "Ink, flat shoe", "an inky glossy cat"])
-    rows = [cosines[0, 0] - cosines[0, 1:].mean(), cosines[1, 2] - cosines[1, :2].mean()]
-    rows.append(cosines[2, 1] - cosines[2, [0, 2]].mean())
-    torch.testing.assert_close(own, torch.stack(rows), atol=1e-4, rtol=1e-5)
-
-
 def test_texts_are_computed_once(tiny_clip: str, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
     reward, seen = Clip(tiny_clip), []
     whole = reward.encoder.model.get_text_features
@@ -80,33 +70,71 @@ def test_texts_are_computed_once(tiny_clip: str, pictures: list[Image.Image], mo
     assert seen == [2, 1]
 
 
-def test_a_long_prompt_is_cut_as_the_model_needs(tiny_clip: str, pictures: list[Image.Image]) -> None:
-    assert Clip(tiny_clip)(pictures[:1], ["flat " * 50]).isfinite().all()
+def test_a_long_prompt_is_cut_and_that_is_said_once(
+    tiny_clip: str, pictures: list[Image.Image], caplog: pytest.LogCaptureFixture
+) -> None:
+    reward, texts = Clip(tiny_clip), ["flat, flat, flat, flat, at no", "A Big Red Apple, and Another"]
+    long = reward(pictures[:2], texts)  # a letter is a token, and there is room for 22
+    assert torch.equal(reward(pictures[:2], texts), long)
+    assert long[0].item() == pytest.approx(reward(pictures[:1], ["flat, flat, flat, flat, at"]).item(), abs=1e-4)
+    first, second = caplog.messages
+    assert first.startswith("a prompt has more than the 22 tokens that the text model reads")
+    assert first.endswith("leaves out 'no' of 'flat, flat, flat, flat, at no'")
+    assert second.endswith("leaves out 'r' of 'A Big Red Apple, and Another'")  # in the user's own letters
 
 
-def test_a_prompt_without_a_style_is_named(tiny_clip: str, pictures: list[Image.Image]) -> None:
-    with pytest.raises(RewardError, match=r"'an inky cat' names no style.*flat, glossy, ink") as caught:
-        Style(model=tiny_clip)(pictures[:2], ["flat, cat", "an inky cat"])
-    assert (caught.value.reward, caught.value.index, caught.value.prompt) == ("style", 1, "an inky cat")
+def test_the_crop_is_that_of_torchvision(tiny_clip: str) -> None:
+    image = Image.effect_noise((32, 35), 90).convert("RGB").quantize(40).convert("RGB")
+    whole, lower = Encoder(tiny_clip), Encoder(tiny_clip, rounding="transformers")
+    # Of three pixels too many one and a half go: torchvision begins at row 2, transformers at row 1.
+    assert torch.equal(whole.images([image]), whole.images([image.crop((0, 2, 32, 34))]))
+    assert torch.equal(lower.images([image]), whole.images([image.crop((0, 1, 32, 33))]))
+    assert not torch.allclose(whole.images([image]), lower.images([image]), atol=1e-4)
 
 
-def test_styles_are_checked(tiny_clip: str, tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match=r"unknown style 'glosy'.*Did you mean 'glossy'"):
-        Style("glosy", model=tiny_clip)
-    with pytest.raises(RewardError, match="two or more"):
-        Style(styles=["flat"], model=tiny_clip)
-    with pytest.raises(RewardError, match="two or more"):
-        Style(styles="flat", model=tiny_clip)
-    bare = shutil.copytree(tiny_clip, tmp_path / "a" / "bare")
-    (bare / "styles.json").unlink()
-    with pytest.raises(RewardError, match="`styles` must list"):
-        Style(model=str(bare))
-    assert Style("photo", ["photo", "3d render"], str(bare)).styles == ["photo", "3d render"]
-    (tmp_path / "a" / "styles.json").write_text(json.dumps({"styles": ["b", "c"]}))
-    assert Style(model=str(bare)).styles == ["b", "c"]
-    (bare / "styles.json").write_text("[]")
-    with pytest.raises(RewardError, match="damaged"):
-        Style(model=str(bare))
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_other_precisions_are_near(dtype: str, tiny_clip: str, pictures: list[Image.Image]) -> None:
+    half, whole = Clip(tiny_clip, dtype=dtype), Clip(tiny_clip)
+    assert next(half.encoder.model.parameters()).dtype == getattr(torch, dtype)
+    scores = half(pictures, PROMPTS)
+    assert scores.dtype == torch.float32
+    assert 0 < (scores - whole(pictures, PROMPTS)).abs().max() < 5
+    assert half.describe()["arguments"]["dtype"] == dtype
+
+
+def test_no_batch_size_changes_a_score(tiny_clip: str, pictures: list[Image.Image]) -> None:
+    reward, images, prompts = Clip(tiny_clip), (pictures * 5)[:32], (PROMPTS * 5)[:32]
+    whole = reward(images, prompts)
+    for size in (1, 7):
+        parts = [reward(images[i : i + size], prompts[i : i + size]) for i in range(0, 32, size)]
+        torch.testing.assert_close(torch.cat(parts), whole, atol=1e-4, rtol=0)  # of 100 x the cosine
+
+
+def test_weights_of_another_model_are_refused(tiny_clip: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    copy = Path(shutil.copytree(tiny_clip, tmp_path / "copy"))
+    tensors = load_file(copy / "model.safetensors")
+    scale = tensors.pop("logit_scale")
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RewardError, match=r"not those of its config\.json: tensors 1 missing \(logit_scale\)"):
+        Clip(str(copy))
+    save_file({**tensors, "logit_scale": scale, "head": scale.clone()}, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RewardError, match=r"tensors 1 unexpected \(head\)"):
+        Clip(str(copy))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "projection_dim": 8}))
+    with pytest.raises(RewardError, match=r"cannot load a CLIP model from"):
+        Clip(str(copy))
+    (copy / "config.json").write_text(json.dumps({**config, "model_type": "siglip"}))
+    with pytest.raises(RewardError, match=r"a model of type 'siglip', not a CLIP.*open_clip"):
+        Clip(str(copy))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / name).unlink()
+    shutil.copy(Path(tiny_clip) / "config.json", copy / "config.json")
+    shutil.copy(Path(tiny_clip) / "model.safetensors", copy / "model.safetensors")
+    with pytest.raises(RewardError, match=r"holds no tokenizer \(tokenizer\.json, or vocab\.json and merges\.txt\)"):
+        Clip(str(copy))
 
 
 def test_a_missing_or_broken_model_says_what_it_takes(tiny_clip: str, tmp_path: Path) -> None:
@@ -145,22 +173,12 @@ def test_other_weights_have_another_key(tiny_clip: str, tmp_path: Path) -> None:
     assert load_reward("pagopt_rewards.clip:Clip", model=str(copy)).key() != key
 
 
-def test_large_files_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pagopt_rewards import encoder
-
-    monkeypatch.setattr(encoder, "WHOLE", 1000)
-    weights = tmp_path / "model.safetensors"
-    seen = set()
-    for value in (b"\0", b"\1"):
-        weights.write_bytes(bytes(2**21) + value * 2**21)
-        seen.add(encoder.folder_fingerprint(tmp_path))
-    assert len(seen) == 2
-
-
 def test_preprocessor_settings_may_be_in_the_processor_file(tiny_clip: str, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_clip, tmp_path / "copy")
+    image = Image.effect_noise((48, 40), 90).convert("RGB")
     settings = json.loads((copy / "preprocessor_config.json").read_text())
+    expected = Encoder(str(copy)).images([image])
     (copy / "preprocessor_config.json").unlink()
-    assert Encoder(str(copy)).preparation["image_mean"] != settings["image_mean"]  # CLIP's own
+    assert not torch.equal(Encoder(str(copy)).images([image]), expected)  # CLIP's own
     (copy / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
-    assert Encoder(str(copy)).preparation["image_mean"] == settings["image_mean"]
+    assert torch.equal(Encoder(str(copy)).images([image]), expected)

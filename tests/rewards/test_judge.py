@@ -21,8 +21,8 @@ from pagopt.errors import RewardError
 from pagopt.reward import load_reward
 from pagopt_rewards import towers
 from pagopt_rewards.efficientnet import MEAN, STD, EfficientNetLite0, load_efficientnet_lite0
-from pagopt_rewards.encoder import preprocess
 from pagopt_rewards.judge import FACTS_FILE, HEADS_FILE, Judge, judge_folder
+from pagopt_rewards.preprocessing import preprocess
 
 PROMPTS = ["flat, red apple", "ink, cat", "a glossy rocket", "", "ink, red apple", "glossy, cat", "flat, cat"]
 needs_towers = pytest.mark.skipif(bool(towers.absent()), reason=towers.absent())

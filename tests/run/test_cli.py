@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -145,41 +144,9 @@ def test_generate_refuses_in_one_line(capsys: pytest.CaptureFixture[str], tiny_m
     assert not list(tmp_path.glob("x.*"))
 
 
-def test_score_prints_a_table_or_json(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name, colour in (("white", "white"), ("black", "black")):
-        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
-    files = ["black.png", "white.png"]
-    status, out, _ = run(capsys, "score", "--reward", "brightness", *files)
-    assert status == 0
-    assert out.index("white.png") < out.index("black.png"), "best first"
-    status, out, _ = run(capsys, "score", "--reward", "brightness", "--json", *files)
-    scores = json.loads(out)
-    assert [row["score"] for row in scores] == pytest.approx([0.0, 1.0])
-    (tmp_path / "text.png").write_text("no picture")
-    status, _, err = run(capsys, "score", "--reward", "brightness", tmp_path / "text.png")
-    assert status == 2
-    assert "cannot read" in err
-
-
-def test_transparent_files_are_scored_on_white(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "glass.png")
-    _, out, _ = run(capsys, "score", "--reward", "brightness", "--json", tmp_path / "glass.png")
-    assert json.loads(out)[0]["score"] == pytest.approx(1.0)
-
-
 def test_heads_reads_the_map(capsys: pytest.CaptureFixture[str], tiny_model: Path) -> None:
     status, out, _ = run(capsys, "heads", tiny_model)
     assert status == 0
     assert "L0-2.H0-1" in out
     assert "6 heads in 3 blocks" in out
     assert "48 heads in 8 blocks" in run(capsys, "heads")[1]
-
-
-def test_rewards_lists_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run(capsys, "rewards")
-    assert status == 0
-    for name in ("brightness", "clip", "colorfulness", "sharpness", "style", "path/to/file.py:function"):
-        assert name in out

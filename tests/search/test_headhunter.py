@@ -28,7 +28,7 @@ class Landscape:
         self.pair = {frozenset((a, b)): noise.normal(size=tasks) for a in POOL for b in POOL if a < b}
         self.seen: list[tuple[Head, ...]] = []
 
-    def __call__(self, recipes: Sequence[Recipe]) -> NDArray[np.float64]:
+    def __call__(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None) -> NDArray[np.float64]:
         self.seen += [recipe.heads for recipe in recipes]
         return np.array([self.score(recipe.heads) for recipe in recipes])
 
@@ -57,7 +57,7 @@ def algorithm_1(landscape: Landscape, rounds: int, k: int) -> list[set[Head]]:
 def test_selects_what_algorithm_1_selects(seed: int, rounds: int, k: int, tasks: int) -> None:
     landscape = Landscape(seed, tasks)
     expected = algorithm_1(landscape, rounds, k)
-    recipe, trace = HeadHunter(rounds, k).run(landscape, POOL, Recipe(scale=2.0, strength=0.5))
+    recipe, trace = HeadHunter(rounds, k).run(landscape, POOL, Recipe(scale=2.0, strength=0.5), tasks)
     assert set(recipe.heads) == expected[-1]
     assert (recipe.scale, recipe.strength) == (2.0, 0.5)
     for done, chosen in zip(trace, expected, strict=True):
@@ -71,18 +71,19 @@ def test_evaluates_every_head_of_the_pool_once_a_round() -> None:
     landscape = Landscape(0, 2)
     search = HeadHunter(rounds=3, heads_per_round=2)
     rounds: list[Round] = []
-    search.run(landscape, POOL, Recipe(), on_round=rounds.append)
+    search.run(landscape, POOL, Recipe(), 2, on_round=rounds.append)
     assert [len(done.scores) for done in rounds] == [12, 10, 8]
-    assert len(landscape.seen) == search.candidates(len(POOL)) == 13 + 11 + 9
+    assert 2 * len(landscape.seen) == search.images(len(POOL), 2) == 2 * (13 + 11 + 9)
 
 
 def test_ties_go_to_the_earlier_head() -> None:
-    recipe, _ = HeadHunter(1, 2).run(lambda recipes: np.zeros((len(recipes), 3)), POOL[::-1], Recipe())
+    recipe, _ = HeadHunter(1, 2).run(lambda recipes, tasks=None: np.zeros((len(recipes), 3)), POOL[::-1], Recipe(), 3)
     assert recipe.heads == (POOL[0], POOL[1])
 
 
 def test_standard_error_is_that_of_the_mean() -> None:
-    _, (done,) = HeadHunter(1, 1).run(lambda recipes: np.array([[1.0, 3.0, 5.0]] * len(recipes)), POOL[:1], Recipe())
+    table = np.array([[1.0, 3.0, 5.0]])
+    _, (done,) = HeadHunter(1, 1).run(lambda recipes, tasks=None: table, POOL[:1], Recipe(), 3)
     assert done.score.mean == 3.0
     assert done.score.se == pytest.approx(2 / np.sqrt(3))
 
@@ -95,4 +96,4 @@ def test_refuses_numbers_below_one(rounds: int, k: int) -> None:
 
 def test_refuses_a_pool_that_is_too_small() -> None:
     with pytest.raises(StudyError, match="need 8 heads to choose from, but there are 3"):
-        HeadHunter(4, 2).run(lambda recipes: np.zeros((len(recipes), 1)), POOL[:3], Recipe())
+        HeadHunter(4, 2).run(lambda recipes, tasks=None: np.zeros((len(recipes), 1)), POOL[:3], Recipe(), 1)

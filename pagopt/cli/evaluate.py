@@ -1,0 +1,194 @@
+"""``pagopt evaluate RECIPE... --prompts FILE``: is it really better, on prompts that the search never saw?"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pagopt.cli.search import UNUSED, trainer_options
+from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, read_prompts, run_comparison
+from pagopt.comparison.folder import FILES
+from pagopt.comparison.tables import differences_rows, legend, methods_rows, title
+from pagopt.errors import RewardError, StudyError
+from pagopt.reward import RewardSpec
+
+__all__ = ["main", "parser", "reward_specs"]
+
+DESCRIPTION = """Compare recipes on prompts and seeds that their search never used.
+
+Each recipe is measured against
+  no guidance      the model alone
+  CFG g            classifier-free guidance, its scale tuned for each reward on the search's own tasks
+  best layer L     all heads of one layer, chosen on the search's own tasks
+  best of N        the best of as many unguided pictures as the recipe's compute pays for, picked by the first reward
+with paired differences, 95 % intervals, win rates and p-values corrected for their number. You are warned where a gain
+over no guidance is none over tuned CFG. The prompts file has one whole prompt a line.
+
+The folder (runs/evaluate-NAME, or --out) gets table.md, table.csv, differences.csv, scores.csv, comparison.json and
+sheet.png. Stop it at any time: the same command again goes on where it stopped, and more rewards, seeds or recipes
+cost what is new about them only.
+
+examples:
+  pagopt evaluate runs/flat/recipe.json --prompts new.txt
+  pagopt evaluate runs/flat/recipe.json --prompts new.txt --seeds 4 --reward colorfulness --reward clip
+  pagopt evaluate a.json b.json --prompts new.txt --reward '{name: style, args: {style: flat}}' --store runs/flat/store
+  pagopt evaluate runs/flat/recipe.json --prompts new.txt --reference photos/ --features judge
+"""
+
+
+class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def parser() -> ArgumentParser:
+    """All options, typed; the trainer's come from Lightning."""
+    command = ArgumentParser(prog="pagopt evaluate", description=DESCRIPTION, allow_abbrev=False, formatter_class=Help)
+    add = command.add_argument
+    add("recipes", type=Path, nargs="+", metavar="RECIPE", help="Recipe files, as `pagopt search` writes them.")
+    add("--prompts", type=Path, required=True, help="Text file with one prompt a line; # begins a comment line.")
+    add("--seeds", type=int, default=1, help="How many seeds each prompt is drawn with.")
+    add("--first_seed", type=int, default=100_000, help="The first of them; all pictures get different ones.")
+    add(
+        "--reward",
+        action="append",
+        help="What to judge by; may be given several times. A name, path/to/file.py:function, a YAML mapping with "
+        "name, args and weight (negative where lower is better), or a YAML file with a list of these. The first "
+        "chooses the layer and the best of N. Default: what the search maximised.",
+    )
+    add("--tune_prompts", type=Path | None, help="Prompts to tune CFG and layer on. Default: the search's tasks.")
+    add("--cfg_scales", type=list[float], default=list(CFG_SCALES), help="CFG scales to choose from; [] for none.")
+    add("--compare_layers", type=bool, default=True, help="Compare with the best single layer.")
+    add("--best_of", type=bool, default=True, help="Compare with best-of-N at equal compute.")
+    add("--reference", type=Path | None, help="Folder of real pictures, for a Frechet distance and its relatives.")
+    add("--features", type=str | None, help="Reward whose features(images) they are measured in, written as --reward.")
+    add("--out", type=Path | None, help="Folder of the tables. Default: runs/evaluate-NAME, NAME being the recipes'.")
+    add("--store", type=Path | None, help="Folder of images and scores; may be a search's. Default: OUT/store.")
+    add("--model", type=str | None, help="Another model than the recipes' own.")
+    add("--steps", type=int | None, help="Inference steps. Default: as the recipes were found.")
+    add("--height", type=int | None, help="Pixels. Default: as the model likes it.")
+    add("--width", type=int | None, help="Pixels. Default: as the model likes it.")
+    add("--distilled_guidance", type=float | None, help="Guidance scale of a distilled model (FLUX).")
+    add("--compile", type=bool, default=False, help="Compile the model's blocks: a slow start, then faster.")
+    add("--allow_seen", action="store_true", help="Go on although a search used some prompts or seeds.")
+    add("--allow_other_model", action="store_true", help="Go on although the recipes were found on other weights.")
+    add("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
+    command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
+    return command
+
+
+def main(words: list[str]) -> None:
+    """Compare what ``words`` name, and print the tables."""
+    options = parser().parse_args(words or ["--help"])
+    entrants = load_entrants(options.recipes)
+    features = reward_specs([options.features]) if options.features else [None]
+    if len(features) != 1:
+        raise RewardError(f"--features takes one reward, and {options.features} holds {len(features)}")
+    same = ("seeds", "first_seed", "cfg_scales", "compare_layers", "best_of", "model", "steps", "height", "width")
+    more = ("distilled_guidance", "compile", "reference", "allow_seen", "allow_other_model")
+    comparison = Comparison(
+        entrants,
+        read_prompts(options.prompts),
+        rewards=reward_specs(options.reward or []),
+        tuning_prompts=read_prompts(options.tune_prompts) if options.tune_prompts else (),
+        features=features[0],
+        **{name: getattr(options, name) for name in (*same, *more)},
+    )
+    names = "-".join(entrant.label.replace(os.sep, "-").strip("-") for entrant in entrants)
+    out = options.out or Path("runs") / f"evaluate-{names[:80]}"
+    if options.store is not None and options.store.exists() and not options.store.is_dir():
+        raise StudyError(f"--store takes a folder, and {options.store} is a file")
+    outcome = run_comparison(comparison, out, options.store, options.batch_size, trainer_options(options.trainer))
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        show(outcome, out)
+
+
+def reward_specs(words: Sequence[str]) -> list[RewardSpec]:
+    """Rewards as a user writes them: names, YAML mappings, or YAML files with a list.
+
+    Raises:
+        RewardError: If one is none of these.
+    """
+    specs = []
+    for word in words:
+        if word.lstrip().startswith(("{", "[")) or Path(word).suffix in {".yaml", ".yml"}:
+            given = _yaml(word)
+            specs += [_spec(item, word) for item in (given if isinstance(given, list) else [given])]
+        else:
+            specs.append(RewardSpec(word))
+    return specs
+
+
+def _yaml(word: str) -> Any:
+    try:
+        text = word if word.lstrip().startswith(("{", "[")) else Path(word).read_text(encoding="utf-8")
+        return yaml.safe_load(text)
+    except OSError as error:
+        raise RewardError(f"cannot read the rewards in {word}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RewardError(f"--reward {word} is no valid YAML: {error}") from error
+
+
+def _spec(item: Any, word: str) -> RewardSpec:
+    if isinstance(item, str):
+        return RewardSpec(item)
+    known = {"name", "args", "weight"}
+    if not isinstance(item, Mapping) or "name" not in item or set(item) - known:
+        raise RewardError(
+            f"--reward {word}: {item!r} is no reward; it is a name, or a mapping with name, args and weight, such as "
+            "{name: style, args: {style: flat}}"
+        )
+    try:
+        weight = float(item.get("weight", 1.0))
+    except (TypeError, ValueError) as error:
+        raise RewardError(f"--reward {word}: weight must be a number, not {item['weight']!r}") from error
+    return RewardSpec(item["name"], weight, item.get("args") or {})
+
+
+def show(outcome: Outcome, out: Path) -> None:
+    """Print both tables, the warnings, and where to look."""
+    console = Console(file=sys.stdout)
+    recipes = {standing.name for standing in outcome.standings if standing.kind == "recipe"}
+    rows = methods_rows(outcome)
+    bold = [standing.name in recipes for standing in outcome.standings]
+    console.print(Text(title(outcome), "bold"), soft_wrap=True)
+    console.print(_table(rows, bold))
+    console.print()
+    console.print(Text("gains on the same prompts and seeds", "bold"))
+    console.print(_table(differences_rows(outcome), left=3))
+    console.print(Text(legend(outcome), "dim"), soft_wrap=True)
+    console.print()
+    if outcome.distances:
+        for name, one in outcome.distances.differences.items():
+            text = f"Frechet distance, {name}: {one.value:+.3f} (95 %: {one.low:+.3f} to {one.high:+.3f})"
+            console.print(Text(text), soft_wrap=True)
+        console.print()
+    for warning in outcome.warnings:
+        console.print(Text("warning: ", "bold yellow") + Text(warning), soft_wrap=True)
+    for note in outcome.notes:
+        console.print(Text("note: ", "dim") + Text(note), soft_wrap=True)
+    console.print()
+    for what, file in FILES.items():
+        console.print(f"{what:8}{out / file}", highlight=False, soft_wrap=True)
+    drawn = f"{outcome.images_generated} new images in {outcome.seconds:.0f} s"
+    console.print(f"{'drawn':8}{drawn}", highlight=False, soft_wrap=True)
+
+
+def _table(rows: Sequence[Sequence[str]], bold: Sequence[bool] = (), left: int = 1) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(rows[0]):
+        table.add_column(Text(name), justify="left" if number < left else "right", overflow="fold")
+    for number, row in enumerate(rows[1:]):
+        style = "bold" if number < len(bold) and bold[number] else None
+        table.add_row(*map(Text, row), style=style)
+    return table

@@ -1,0 +1,62 @@
+"""The folder of a run, which belongs to one study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pagopt.errors import StudyError
+from pagopt.files import write_text
+from pagopt.results import Results, load_results
+
+__all__ = ["Folder"]
+
+
+class Folder:
+    """The folder of a run, which belongs to one study.
+
+    Args:
+        path: The folder; it is created.
+        config: What the study asks for, as plain data.
+
+    Raises:
+        StudyError: If the folder holds something else.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+        self._more = False
+        known = path / "config.yaml"
+        if known.exists():
+            self._check(yaml.safe_load(known.read_text(encoding="utf-8")))
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StudyError(f"{path} is not empty and holds no pagopt run; choose another folder with --out")
+
+    def claim(self) -> None:
+        """Write the configuration, so that the folder belongs to this study from now on."""
+        try:
+            write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+        except OSError as error:
+            raise StudyError(
+                f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
+            ) from error
+
+    def results(self) -> Results | None:
+        """The results, if the run is finished; not if it was, with another budget."""
+        path = self.path / "results.json"
+        return load_results(path) if path.exists() and not self._more else None
+
+    def _check(self, other: Any) -> None:
+        if not isinstance(other, dict):
+            raise StudyError(f"{self.path / 'config.yaml'} is damaged; choose another folder with --out")
+        names = [name for name in {**self.config, **other} if self.config.get(name) != other.get(name)]
+        self._more = "budget" in names
+        if set(names) - {"budget"}:  # with another budget the same study goes on
+            changes = "\n".join(f"  {n}: there {other.get(n)!r}, now {self.config.get(n)!r}" for n in sorted(names))
+            raise StudyError(
+                f"{self.path} holds the run of another study:\n{changes}\n"
+                "Give the same options to go on with that one, or another folder with --out."
+            )

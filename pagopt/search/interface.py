@@ -1,0 +1,98 @@
+"""What every search does: ask for recipes to be scored on the search tasks, and return the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagopt.combine import Ranking
+from pagopt.errors import StudyError
+from pagopt.heads import Head
+from pagopt.recipe import Recipe
+from pagopt.results import Estimate, Round
+
+__all__ = ["Evaluate", "Found", "OnRound", "Search", "check_counts", "check_pool", "estimates", "ranked"]
+
+Found: TypeAlias = "tuple[Recipe, list[Round]]"
+OnRound: TypeAlias = "Callable[[Round], None]"
+
+
+class Evaluate(Protocol):
+    """Ranks recipes on the search tasks, or scores them."""
+
+    def __call__(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None) -> Ranking | NDArray[np.float64]:
+        """Called with a batch of recipes; the more at once, the fuller the batches of images.
+
+        Args:
+            recipes: At least one.
+            tasks: Positions of the search tasks to draw; ``None`` is all of them.
+
+        Returns:
+            A ranking (:meth:`pagopt.reward.Objective.rank`), or scores of shape ``(n_recipes, n_tasks)``, higher is
+            better, in the order of their means.
+        """
+
+
+class Search(Protocol):
+    """One algorithm. Every process runs it alike, so it may draw random numbers from a seed only."""
+
+    def images(self, pool: int, tasks: int) -> int:
+        """Called before the search starts: how many images it asks for at most, over ``pool`` heads and ``tasks``."""
+
+    def run(
+        self, evaluate: Evaluate, pool: Sequence[Head], recipe: Recipe, tasks: int, on_round: OnRound | None = None
+    ) -> Found:
+        """Search.
+
+        Args:
+            evaluate: Ranks or scores a batch of recipes.
+            pool: The heads to choose from.
+            recipe: Gives everything but the heads: target, strength, scale, CFG, interval.
+            tasks: The number of search tasks.
+            on_round: Called at the end of every round.
+
+        Returns:
+            The recipe that was found, and the trace of the rounds.
+
+        Raises:
+            StudyError: If the pool or the budget is too small.
+        """
+
+
+def ranked(scored: Ranking | NDArray[np.float64]) -> Ranking:
+    """Scores as a ranking by their means; a ranking as it is."""
+    return scored if isinstance(scored, Ranking) else Ranking.by_mean(scored)
+
+
+def estimates(names: Sequence[str], table: NDArray[np.float64]) -> dict[str, Estimate]:
+    """Mean and standard error of every row, by name."""
+    return {name: Estimate.of(row) for name, row in zip(names, table, strict=True)}
+
+
+def check_counts(rounds: int, heads_per_round: int) -> None:
+    """Refuse rounds without an end or without a choice.
+
+    Raises:
+        StudyError: If a number is below 1.
+    """
+    for name, value in (("rounds", rounds), ("heads_per_round", heads_per_round)):
+        if value < 1:
+            raise StudyError(f"{name} must be at least 1, not {value}")
+
+
+def check_pool(pool: Sequence[Head], rounds: int, heads_per_round: int) -> list[Head]:
+    """The pool in order, each head once.
+
+    Raises:
+        StudyError: If it is too small for ``rounds * heads_per_round`` heads.
+    """
+    heads, needed = sorted(set(pool)), rounds * heads_per_round
+    if len(heads) < needed:
+        raise StudyError(
+            f"{rounds} rounds of {heads_per_round} heads need {needed} heads to choose from, "
+            f"but there are {len(heads)}; lower rounds or heads_per_round, or widen heads"
+        )
+    return heads

@@ -1,0 +1,95 @@
+"""Lookahead: heads are chosen two at a time, by how well they do together.
+
+Generalised sequential forward selection: Kittler, "Feature set search algorithms", in "Pattern Recognition and Signal
+Processing", 1978. All pairs of n heads are too many; as in a beam search, only the best few heads are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import comb
+
+from pagopt.errors import StudyError
+from pagopt.heads import Head
+from pagopt.recipe import Recipe
+from pagopt.results import Round
+from pagopt.search.candidates import expression, record
+from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, ranked
+
+__all__ = ["PAIR", "Lookahead"]
+
+PAIR = 2
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """In every round, try each remaining head with the selection, then all pairs of the best ones, and keep a pair.
+
+    What is kept scores no worse than the two best heads of the round, which HeadHunter with two heads a round would
+    keep. A round over n heads costs n + beam (beam - 1) / 2 recipes, HeadHunter's n + 1: with 48 heads and a beam of
+    12, 114 against 49; with 576 heads, 642 against 577.
+
+    Args:
+        rounds: How many pairs, at least 1.
+        beam: How many of the best heads of a round are paired, at least 2. With as many as there are heads, every pair
+            is tried.
+
+    Raises:
+        StudyError: If a number is below that.
+    """
+
+    rounds: int = 3
+    beam: int = 12
+
+    def __post_init__(self) -> None:
+        check_counts(self.rounds, PAIR)
+        if self.beam < PAIR:
+            raise StudyError(f"beam must be at least {PAIR}, the heads of a pair, not {self.beam}")
+
+    def images(self, pool: int, tasks: int) -> int:
+        """Exactly what it asks for: every head of the pool in every round, and the pairs of the best."""
+        left = [pool - PAIR * number for number in range(self.rounds)]
+        return tasks * sum(heads + comb(min(self.beam, heads), PAIR) for heads in left)
+
+    def run(
+        self, evaluate: Evaluate, pool: Sequence[Head], recipe: Recipe, tasks: int, on_round: OnRound | None = None
+    ) -> Found:
+        """Search; see :meth:`pagopt.search.interface.Search.run`.
+
+        Returns:
+            The recipe with ``2 * rounds`` heads, and the trace of the rounds: the scores of every head and of the pairs
+            (``"L3.H1 L4.H2"``). There is no early stop. Ties go to the pair with the better heads, and of heads to the
+            earlier one.
+        """
+        remaining = sorted(set(pool))
+        if len(remaining) < PAIR * self.rounds:
+            raise StudyError(
+                f"{self.rounds} rounds of a pair need {PAIR * self.rounds} heads to choose from, but there are "
+                f"{len(remaining)}; lower rounds, or widen heads"
+            )
+        selected: list[Head] = []
+        rounds: list[Round] = []
+        for number in range(1, self.rounds + 1):
+            singles = ranked(evaluate([recipe.replace(heads=(*selected, head)) for head in remaining]))
+            beam = [remaining[i] for i in singles.order[: self.beam]]
+            pairs = list(combinations(beam, PAIR))
+            together = ranked(evaluate([recipe.replace(heads=(*selected, *pair)) for pair in pairs]))
+            best = int(together.order[0])
+            names = [expression(pair) for pair in pairs]
+            chosen = [str(head) for head in pairs[best]]
+            done = record(number, selected, names, together, chosen, best)
+            alone = record(number, selected, [str(head) for head in remaining], singles, chosen, 0)
+            done = replace(
+                done,
+                scores={**alone.scores, **done.scores},
+                parts={label: {**scores, **done.parts[label]} for label, scores in alone.parts.items()},
+                order=(*done.order, *alone.order),
+            )
+            selected += pairs[best]
+            remaining = [head for head in remaining if head not in selected]
+            rounds.append(done)
+            if on_round is not None:
+                on_round(done)
+        return recipe.replace(heads=tuple(selected)), rounds

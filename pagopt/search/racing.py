@@ -1,0 +1,298 @@
+"""Racing: the heads that HeadHunter would select, for a small part of its images.
+
+Every round is a race: all candidates draw the first tasks, and only those that may still be among the best draw the
+next ones. Successive halving (Karnin, Koren, Somekh, "Almost optimal exploration in multi-armed bandits", ICML 2013)
+bounds how many go on; confidence bounds on paired differences (Maron and Moore, "The racing algorithm", Artificial
+Intelligence Review 1997) let clearly worse ones go earlier, and hand what they leave to the close ones.
+
+Later rounds begin with the heads that were good before and a rescue pool of the others, since heads that are weak alone
+can matter in combination (Ahn et al., "Where and How to Perturb", NeurIPS 2025, https://arxiv.org/abs/2506.10978).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagopt.errors import StudyError
+from pagopt.heads import Head
+from pagopt.recipe import Recipe
+from pagopt.results import Estimate, Round
+from pagopt.search.evidence import Belief, believe
+from pagopt.search.headhunter import HeadHunter
+from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_pool, ranked
+
+__all__ = ["Race", "Racing", "Rung", "rungs"]
+
+FIRST = 2
+"""Tasks of the first rung: with one, nothing tells differences from noise."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One stage of a race.
+
+    Attributes:
+        candidates: How many take part.
+        tasks: How many tasks each of them has seen when it is over.
+    """
+
+    candidates: int
+    tasks: int
+
+
+def rungs(candidates: int, tasks: int, best: int, budget: int, seen: int = 0, first: int = FIRST) -> list[Rung]:
+    """The stages that are left of a race, with as many candidates in each as the budget allows.
+
+    The tasks double from rung to rung, and the candidates shrink by one factor.
+
+    Args:
+        candidates: How many are in the race.
+        tasks: Tasks there are.
+        best: How many are to be chosen; never fewer than one more go on.
+        budget: Images that may be drawn.
+        seen: Tasks that all of them have seen.
+        first: Tasks of the first rung.
+    """
+    counts = [seen]
+    while counts[-1] < tasks:
+        counts.append(min(tasks, 2 * counts[-1] or first))
+    fewest = min(candidates, best + 1)
+
+    def plan(shrink: float) -> list[Rung]:
+        stages = range(bool(seen), len(counts) - 1 + bool(seen))
+        sizes = [max(fewest, math.ceil(candidates * shrink**stage - 1e-9)) for stage in stages]
+        return [Rung(size, count) for size, count in zip(sizes, counts[1:], strict=True)]
+
+    def cost(stages: Sequence[Rung]) -> int:
+        return sum(stage.candidates * (stage.tasks - before) for stage, before in zip(stages, counts, strict=False))
+
+    low, high = 0.0, 1.0
+    if cost(plan(high)) <= budget:
+        return plan(high)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(plan(middle)) <= budget else (low, middle)
+    planned = plan(low)
+    while planned and cost(planned) > budget:  # even the fewest candidates cannot see every task
+        planned.pop()
+    return planned
+
+
+class Race:
+    """One round: which of these recipes are the best?
+
+    Args:
+        evaluate: Scores them.
+        recipes: The candidates.
+        order: The tasks in the order in which they are drawn.
+        best: How many are to be chosen.
+        earlier: What was believed of the candidates before; see :func:`~pagopt.search.evidence.believe`.
+
+    Attributes:
+        table: Scores so far, ``(n_recipes, n_tasks)``, NaN where there is none.
+        belief: What they say.
+    """
+
+    belief: Belief
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        recipes: Sequence[Recipe],
+        order: Sequence[int],
+        best: int,
+        earlier: Belief | None = None,
+    ) -> None:
+        self.evaluate = evaluate
+        self.recipes = list(recipes)
+        self.order = list(order)
+        self.best = best
+        self.earlier = earlier
+        self.table = np.full((len(self.recipes), len(self.order)), np.nan)
+
+    @property
+    def seen(self) -> NDArray[np.int_]:
+        """How many tasks each candidate has seen."""
+        seen: NDArray[np.int_] = np.count_nonzero(~np.isnan(self.table), axis=1)
+        return seen
+
+    @property
+    def images(self) -> int:
+        """Images so far."""
+        return int(self.seen.sum())
+
+    def run(self, budget: int, confidence: float, first: int = FIRST) -> NDArray[np.intp]:
+        """Draw until the best are found or the budget is used up; returns their positions, best first.
+
+        Raises:
+            StudyError: If the budget does not pay for the first rung.
+        """
+        alive, seen = np.arange(len(self.recipes)), 0
+        while seen < len(self.order) and (not seen or len(alive) > self.best):
+            stages = rungs(len(alive), len(self.order), self.best, budget - self.images, seen, first)
+            if not stages:
+                break
+            if seen:
+                alive = alive[np.argsort(-self.belief.mean[alive], kind="stable")[: stages[0].candidates]]
+            tasks = self.order[seen : stages[0].tasks]
+            ranking = ranked(self.evaluate([self.recipes[i] for i in alive], tasks))
+            self.table[np.ix_(alive, np.array(tasks))] = ranking.values
+            seen = stages[0].tasks
+            self.belief = believe(self.table[:, self.order[:seen]], self.earlier)
+            alive = alive[self.belief.chances(self.best)[alive] >= 1 - confidence]
+        if not seen:
+            need = len(self.recipes) * min(first, len(self.order))
+            raise StudyError(
+                f"a race of {len(self.recipes)} heads draws {need} images before the first of them can go, and the "
+                f"budget has {budget} left for it. Raise the budget, or choose from fewer heads or rounds."
+            )
+        return self.belief.order()[: self.best]
+
+
+@dataclass(frozen=True)
+class Racing:
+    """HeadHunter's rounds as races.
+
+    Args:
+        rounds: R of the paper, at least 1.
+        heads_per_round: k of the paper, at least 1.
+        share: The images that the races may cost, as a share of those of the exhaustive search, from 0 to 1. With few
+            tasks they cost more: every candidate draws two before the first can go.
+        budget: The images that they may cost, instead of ``share``.
+        confidence: A head goes when it is among the best with a probability below ``1 - confidence``.
+        start: The share of the remaining heads with which a later round begins: those that were best before.
+        rescue: The share of the remaining heads that is brought back beside them, at random.
+        seed: Of the order of the tasks and of the rescue pool.
+
+    Raises:
+        StudyError: If a number is out of its range.
+    """
+
+    rounds: int = 5
+    heads_per_round: int = 3
+    share: float = 0.25
+    budget: int | None = None
+    confidence: float = 0.98
+    start: float = 0.34
+    rescue: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(self.rounds, self.heads_per_round)
+        for name in ("share", "start"):
+            if not 0 < getattr(self, name) <= 1:
+                raise StudyError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+        if not 0 <= self.rescue <= 1:
+            raise StudyError(f"rescue must be from 0 to 1, not {self.rescue}")
+        if not 0.5 <= self.confidence < 1:
+            raise StudyError(f"confidence must be at least 0.5 and below 1, not {self.confidence}")
+
+    def images(self, pool: int, tasks: int) -> int:
+        """The images that a search may draw at most, the selections after each round included."""
+        if self.budget is not None:
+            return self.budget
+        exhaustive = HeadHunter(self.rounds, self.heads_per_round).images(pool, tasks)
+        fewest = sum(self.starters(pool)) * min(FIRST, tasks) + self.rounds * tasks
+        return max(math.floor(self.share * exhaustive), fewest)
+
+    def starters(self, pool: int) -> list[int]:
+        """How many heads each round begins with."""
+        remaining = [pool - r * self.heads_per_round for r in range(self.rounds)]
+        fewest = 2 * self.heads_per_round
+        return [
+            left if number == 0 else min(left, max(fewest, math.ceil((self.start + self.rescue) * left)))
+            for number, left in enumerate(remaining)
+        ]
+
+    def run(
+        self, evaluate: Evaluate, pool: Sequence[Head], recipe: Recipe, tasks: int, on_round: OnRound | None = None
+    ) -> Found:
+        """Search; see :meth:`pagopt.search.interface.Search.run`.
+
+        Returns:
+            The recipe with the ``rounds * heads_per_round`` selected heads, and the trace of the rounds.
+        """
+        remaining = check_pool(pool, self.rounds, self.heads_per_round)
+        chance = np.random.default_rng(self.seed)
+        starters = self.starters(len(remaining))
+        left = self.images(len(remaining), tasks) - self.rounds * tasks
+        standing = Standing()
+        selected: list[Head] = []
+        rounds: list[Round] = []
+        for number in range(self.rounds):
+            heads = self._starters(remaining, standing, starters[number], chance)
+            recipes = [recipe.replace(heads=(*selected, head)) for head in heads]
+            race = Race(evaluate, recipes, chance.permutation(tasks).tolist(), self.heads_per_round, standing.of(heads))
+            budget = left * starters[number] // sum(starters[number:])
+            places = race.run(budget, self.confidence)
+            best = [heads[i] for i in places]
+            left -= race.images
+            base = tuple(str(head) for head in sorted(selected))
+            selected += best
+            selection = ranked(evaluate([recipe.replace(heads=tuple(selected))]))
+            deviations = np.sqrt(race.belief.covariance.diagonal())
+            done = Round(
+                number=number + 1,
+                base=base,
+                scores={
+                    str(head): Estimate(float(mean), float(deviation))
+                    for head, mean, deviation in zip(heads, race.belief.mean, deviations, strict=True)
+                },
+                chosen=tuple(str(head) for head in best),
+                score=Estimate.of(selection.values[0]),
+                score_parts={label: Estimate.of(table[0]) for label, table in selection.parts.items()},
+                tasks={str(head): int(count) for head, count in zip(heads, race.seen, strict=True)},
+                right=round(float(race.belief.chances(self.heads_per_round)[places].sum()), 3),
+            )
+            standing.update(heads, race.belief)
+            remaining = [head for head in remaining if head not in best]
+            rounds.append(done)
+            if on_round is not None:
+                on_round(done)
+        return recipe.replace(heads=tuple(selected)), rounds
+
+    def _starters(
+        self, remaining: list[Head], standing: Standing, number: int, chance: np.random.Generator
+    ) -> list[Head]:
+        """The best of before and the rescue pool, in the order of the heads."""
+        if number >= len(remaining):
+            return remaining
+        rescued = min(number // 2, math.ceil(self.rescue * len(remaining)))
+        order = standing.rank(remaining)
+        good, weak = order[: number - rescued], order[number - rescued :]
+        return sorted([*good, *(weak[i] for i in chance.choice(len(weak), rescued, replace=False))])
+
+
+class Standing:
+    """What is known of all heads from the rounds so far."""
+
+    def __init__(self) -> None:
+        self.mean: dict[Head, float] = {}
+        self.variance: dict[Head, float] = {}
+
+    def rank(self, heads: Sequence[Head]) -> list[Head]:
+        """Best first; ties in the order given."""
+        return sorted(heads, key=lambda head: -self.mean[head])
+
+    def of(self, heads: Sequence[Head]) -> Belief | None:
+        """Of these heads, without what their errors have in common; ``None`` before the first round."""
+        if not self.mean:
+            return None
+        variance = np.array([self.variance[head] for head in heads])
+        return Belief(np.array([self.mean[head] for head in heads]), np.diag(variance), 0.0, 0.0)
+
+    def update(self, heads: Sequence[Head], belief: Belief) -> None:
+        """After a round: who did not take part is expected to have moved with the rest."""
+        if self.mean:
+            old, new = float(np.mean([self.mean[head] for head in heads])), float(belief.mean.mean())
+            self.mean = {head: new + belief.slope * (mean - old) for head, mean in self.mean.items()}
+            self.variance = {head: belief.slope**2 * variance for head, variance in self.variance.items()}
+        self.mean.update(zip(heads, belief.mean.tolist(), strict=True))
+        self.variance.update(zip(heads, belief.covariance.diagonal().tolist(), strict=True))

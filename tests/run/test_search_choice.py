@@ -1,0 +1,144 @@
+"""A study with another search than the exhaustive one, and with a budget."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pagopt.errors import StudyError, UnknownName
+from pagopt.experiment import run_study
+from pagopt.recipe import Recipe
+from pagopt.results import load_results
+from pagopt.reward import RewardSpec
+from pagopt.search import SEARCHES
+from pagopt.search.budget import Allowance, Budget, Spent
+from pagopt.study import Study
+from tests.search.landscape import World
+
+TRAINER = {"accelerator": "cpu"}
+
+
+def drawn(out: Path) -> int:
+    return len(list((out / "store" / "images").rglob("*.png")))
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+def test_every_search_runs_as_a_study(name: str, study: Study, tmp_path: Path) -> None:
+    options = {"random": {"size": 2, "number": 4}}.get(name, {})
+    results = run_study(replace(study, search=name, search_options=options), name, tmp_path / "run", trainer=TRAINER)
+    assert results.recipe.heads
+    assert load_results(tmp_path / "run" / "results.json") == results
+    assert (tmp_path / "run" / "report.html").stat().st_size > 5000
+
+
+def test_a_race_keeps_to_a_budget_of_images(study: Study, tmp_path: Path) -> None:
+    study = replace(study, prompts=["red apple", "house", "cat face", "boat"], search="racing", rounds=1)
+    fixed = 4 * (1 + 1 + 3) + 4 * 3
+    raced = run_study(replace(study, budget=f"{fixed + 20}-images"), "tiny", tmp_path / "run", trainer=TRAINER)
+    assert drawn(tmp_path / "run") <= fixed + 20
+    assert len(raced.recipe.heads) == 1
+    assert min(raced.rounds[0].tasks.values()) == 2
+    assert max(raced.rounds[0].tasks.values()) == 4
+
+
+def test_the_exhaustive_search_stops_at_the_last_round_that_is_paid_for(study: Study, tmp_path: Path) -> None:
+    whole = run_study(study, "tiny", tmp_path / "whole", trainer=TRAINER)
+    first_round = 2 * (1 + 1 + 3) + 4 * 3 + 2 * (6 + 1)
+    short = run_study(replace(study, budget=f"{first_round + 3} images"), "tiny", tmp_path / "run", trainer=TRAINER)
+    assert short.rounds == whole.rounds[:1]
+    assert len(short.recipe.heads) == 1
+    assert set(short.recipe.heads) < set(whole.recipe.heads)
+
+
+def test_more_budget_goes_on_in_the_same_folder(study: Study, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    short = run_study(replace(study, budget="40-images"), "tiny", out, trainer=TRAINER)
+    assert len(short.rounds) == 1
+    before = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.png") if path.name != "sheet.png"}
+    again = run_study(replace(study, budget="40-images"), "tiny", out, trainer=TRAINER)
+    assert again == short
+    whole = run_study(study, "tiny", out, trainer=TRAINER)
+    assert len(whole.rounds) == 2
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in out.rglob("*.png")}.items()
+    with pytest.raises(StudyError, match="holds the run of another study"):
+        run_study(replace(study, scale=1.25), "tiny", out, trainer=TRAINER)
+
+
+def test_a_budget_of_time_ends_in_time(study: Study, tmp_path: Path) -> None:
+    start = time.monotonic()
+    results = run_study(replace(study, budget="1h"), "tiny", tmp_path / "run", trainer=TRAINER)
+    assert len(results.rounds) == 2
+    assert time.monotonic() - start < 3600
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        ("10-images", "takes 22 images alone, and its budget is 10"),
+        (
+            "24-images",
+            "does not pay for the first round of the search: the search would take up to 26 images, and has 2",
+        ),
+        ("0.01s", "s alone, and its budget is 0 s"),
+    ],
+)
+def test_a_budget_that_is_too_small_says_so_and_keeps_what_is_drawn(
+    budget: str, says: str, study: Study, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError, match=says):
+        run_study(replace(study, budget=budget), "tiny", tmp_path / "run", trainer=TRAINER)
+    assert drawn(tmp_path / "run") > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("500-images", Budget(images=500)),
+        ("1 image", Budget(images=1)),
+        ("2h", Budget(seconds=7200)),
+        ("1h30m", Budget(seconds=5400)),
+        ("1.5h", Budget(seconds=5400)),
+        ("45s", Budget(seconds=45)),
+        ("10min", Budget(seconds=600)),
+    ],
+)
+def test_budgets_are_read(text: str, budget: Budget) -> None:
+    assert Budget.parse(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "500", "two hours", "-3h", "0-images", "0h", "5 images 2h"])
+def test_other_budgets_are_refused(text: str) -> None:
+    with pytest.raises(StudyError, match="budget is"):
+        Budget.parse(text)
+
+
+def test_an_allowance_draws_nothing_beyond_images_or_time() -> None:
+    world = World(0, heads=6, tasks=4)
+    recipes = [Recipe(heads=(head,)) for head in world.pool[:3]]
+    allowance = Allowance(world, tasks=4, images=20)
+    allowance(recipes)
+    allowance(recipes, [0, 1])
+    with pytest.raises(Spent):
+        allowance(recipes, [2])
+    assert (allowance.asked, len(world.drawn)) == (18, 18)
+    late = Allowance(world, tasks=4, until=time.monotonic() + 5, pace=1.0)
+    late(recipes, [0])
+    with pytest.raises(Spent):
+        late(recipes)
+
+
+def test_options_of_a_search_are_checked_when_the_study_is_made(study: Study) -> None:
+    with pytest.raises(UnknownName, match="racing"):
+        replace(study, search="racign")
+    with pytest.raises(UnknownName, match="share"):
+        replace(study, search="racing", search_options={"shares": 0.5})
+    with pytest.raises(StudyError, match="share must be above 0"):
+        replace(study, search="racing", search_options={"share": 2.0})
+    with pytest.raises(StudyError, match="budget is"):
+        replace(study, budget="much")
+    both = [RewardSpec("colorfulness"), RewardSpec("brightness")]
+    with pytest.raises(StudyError, match=r"racing compares .* combine: pareto .* take search: exhaustive"):
+        replace(study, search="racing", reward=both, combine="pareto")
