@@ -249,6 +249,12 @@ class Evaluator:
         self.store.put_notes(KIND, {key: one.to_dict() for key, one in new.items()})
         return [{**known, **new}[key] for key in keys]
 
+    def missing(self, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> int:
+        """How many of these images, or of their scores, would have to be made."""
+        keys = [key for row in self.keys(recipes, tasks) for key in row]
+        incomplete = self._incomplete(keys)
+        return sum(key in incomplete for key in keys)
+
     def _incomplete(self, keys: Sequence[str]) -> set[str]:
         """Keys whose image or any of whose scores is missing."""
         missing = set(self.store.missing_images(keys))

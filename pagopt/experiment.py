@@ -36,9 +36,10 @@ from pagopt.store import Store
 from pagopt.study import Study
 from pagopt.summary import evidence, paired_test, scores_table
 
-__all__ = ["run_study"]
+__all__ = ["Run", "configuration", "run_study"]
 
 FOUND = "HeadHunter"
+PLAIN = Recipe(scale=0.0, cfg=1.0)
 
 
 @dataclass
@@ -68,7 +69,7 @@ def run_study(
         PagoptError: With what to do about it; everything finished is kept.
     """
     options = trainer or {}
-    folder = Folder(out, {"study": name, **study.to_dict(), "precision": str(options.get("precision") or "32-true")})
+    folder = Folder(out, configuration(study, name, options))
     finished = folder.results()
     if finished is not None:
         return finished
@@ -79,25 +80,40 @@ def run_study(
         run.close()
 
 
-class Run:
-    """One run of a study; see :func:`run_study`."""
+def configuration(study: Study, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What the folder of a run belongs to, as plain data."""
+    return {"study": name, **study.to_dict(), "precision": str(options.get("precision") or "32-true")}
 
-    def __init__(self, study: Study, name: str, folder: Folder, batch_size: int, options: dict[str, Any]) -> None:
+
+class Run:
+    """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar."""
+
+    def __init__(
+        self,
+        study: Study,
+        name: str,
+        folder: Folder,
+        batch_size: int,
+        options: dict[str, Any],
+        quiet: bool = False,
+    ) -> None:
         self.study = study
         self.name = name
         self.folder = folder
         self.objective = Objective(study.specs, study.combine)
         watch = Objective(study.watch).rewards if study.watch else {}
+        self.tasks: list[Task] = study.tasks()
         self.searcher = study.searcher()
         self.budget = Budget() if study.budget is None else Budget.parse(study.budget)
         pipe = load_pipeline(study.model)
         self.head_map: HeadMap = family_of(pipe).head_map(pipe.transformer)
         self.pool = self.head_map.select(study.heads)
+        self.layers = sorted({head.block for head in self.pool})
         self.renderer = Renderer(pipe, study.steps, study.height, study.width, study.distilled_guidance, study.compile)
         self.trainer = make_trainer(**options)
         if self.trainer.is_global_zero:
             folder.claim()
-        self.progress = Progress(self._jobs(), disable=not self.trainer.is_global_zero)
+        self.progress = Progress(self._jobs(), disable=quiet or not self.trainer.is_global_zero)
         self.trainer.callbacks.append(self.progress)
         self.store = Store(folder.path / "store")
         self.evaluator = Evaluator(
@@ -108,7 +124,6 @@ class Run:
             if reward.key() not in {known.key() for known in every.values()}:
                 every[f"{label} (watched)" if label in every else label] = reward
         self.judge = Evaluator(self.renderer, every, self.store, self.trainer, batch_size, self.progress)
-        self.tasks: list[Task] = study.tasks()
         self.baseline: dict[str, NDArray[np.float64]] = {}
 
     def close(self) -> None:
@@ -119,22 +134,21 @@ class Run:
     def __call__(self) -> Results:
         """Search, compare, write."""
         start = time.monotonic()
-        study, plain = self.study, Recipe(scale=0.0, cfg=1.0)
+        study = self.study
         self.progress.label("no guidance")
-        self.baseline = {k: table[0] for k, table in self.evaluator([plain], self.tasks).items()}
-        methods = [Candidate("no guidance", plain)]
+        self.measure_baseline()
+        methods = [Candidate("no guidance", PLAIN)]
         if study.cfg_scales:
             self.progress.label("CFG")
             methods.append(self._best([Candidate(f"CFG {g:g}", Recipe(scale=0.0, cfg=g)) for g in study.cfg_scales]))
         if study.compare_layers:
             self.progress.label("single layers")
-            layers = {head.block for head in self.pool}
             base = study.recipe()
             methods.append(
                 self._best(
                     [
                         Candidate(f"best layer L{layer}", base.replace(heads=self.head_map.layer(layer)))
-                        for layer in sorted(layers)
+                        for layer in self.layers
                     ]
                 )
             )
@@ -150,6 +164,10 @@ class Run:
                 raise StudyError(f"{why}. The images and scores are kept; make room and run again.") from error
         return results
 
+    def measure_baseline(self) -> None:
+        """Score the search tasks without guidance."""
+        self.baseline = {k: table[0] for k, table in self.evaluator([PLAIN], self.tasks).items()}
+
     def rank(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None) -> Ranking:
         """The recipes in the objective's order on the search tasks, or on those at these positions."""
         chosen = self.tasks if tasks is None else [self.tasks[i] for i in tasks]
@@ -157,24 +175,29 @@ class Run:
 
     def _compared(self) -> int:
         """Images of the other methods on the search tasks."""
-        layers = len({head.block for head in self.pool}) if self.study.compare_layers else 0
+        layers = len(self.layers) if self.study.compare_layers else 0
         return (1 + len(self.study.cfg_scales) + layers) * len(self.study.prompts)
 
-    def _held_out(self) -> int:
+    def held_out_images(self) -> int:
         """Images of the comparison at the end."""
         methods = 2 + bool(self.study.cfg_scales) + self.study.compare_layers
         return methods * len(self.study.held_out_prompts)
 
     def _jobs(self) -> int:
-        """How many images the whole run looks at, for the bar."""
-        searched = self.searcher.images(len(self.pool), len(self.study.prompts))
+        """How many images the whole run looks at, at most, for the bar."""
+        return self._compared() + self.searched() + self.held_out_images()
+
+    def searched(self) -> int:
+        """How many images the search looks at, at most."""
+        images = self.searcher.images(len(self.pool), len(self.tasks))
         if self.budget.images is not None:
-            return self.budget.images
-        return self._compared() + searched + self._held_out()
+            left = max(0, self.budget.images - self._compared() - self.held_out_images())
+            return left if isinstance(self.searcher, Racing) else min(images, left)
+        return images
 
     def _search(self, start: float) -> tuple[Recipe, list[Round]]:
         """Search within the budget; without the last rounds where it does not reach so far."""
-        tasks, fixed = len(self.tasks), self._compared() + self._held_out()
+        tasks, fixed = len(self.tasks), self._compared() + self.held_out_images()
         rounds: list[Round] = []
 
         def on_round(done: Round) -> None:
@@ -191,7 +214,7 @@ class Run:
                 )
         if self.budget.seconds is not None:
             pace = self._agree((time.monotonic() - start) / max(1, self.evaluator.images_generated))
-            until = start + self.budget.seconds - self._held_out() * pace
+            until = start + self.budget.seconds - self.held_out_images() * pace
             left = self._agree(until - time.monotonic())
             images = int(left / pace) if self.evaluator.images_generated else None
             if images is not None and images < 1:
@@ -217,7 +240,7 @@ class Run:
             heads = [Head.parse(name) for name in (*rounds[-1].base, *rounds[-1].chosen)]
             found = self.study.recipe().replace(heads=tuple(heads)), rounds
         # The bar knows the most that a search may ask for.
-        self.progress.expect(self.progress.done + self._held_out())
+        self.progress.expect(self.progress.done + self.held_out_images())
         return found
 
     def _agree(self, value: Any) -> Any:

@@ -45,6 +45,7 @@ ORDER = [
     "folder",
     "experiment",
     "comparison",
+    "plan",
     "cli",
 ]
 # Only these may import the heavy libraries.

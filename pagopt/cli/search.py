@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pagopt.results import Estimate, Results
 from pagopt.study import Study, available_studies, find_study
 from pagopt.summary import held_out_means, missed, passing, thresholds
 
-__all__ = ["main", "parser"]
+__all__ = ["Request", "main", "parser", "read"]
 
 DESCRIPTION = """Find the attention heads that serve an objective (HeadHunter, arXiv 2506.10978).
 
@@ -59,24 +60,49 @@ def parser() -> ArgumentParser:
     return command
 
 
-def main(words: list[str]) -> None:
-    """Run the study that ``words`` name, and print a table."""
+@dataclass(frozen=True)
+class Request:
+    """What the words of a command ask for.
+
+    Attributes:
+        name: What the study is called.
+        study: The study, with the options given beside it.
+        out: The folder of its run.
+        batch_size: Images in one batch.
+        trainer: Options of Lightning's ``Trainer``.
+    """
+
+    name: str
+    study: Study
+    out: Path
+    batch_size: int
+    trainer: dict[str, Any]
+
+
+def read(words: list[str], command: ArgumentParser) -> Request:
+    """The study that ``words`` name."""
     name = next((word for word in words[:1] if not word.startswith("-")), None)
     if name is None:
         # Also serves --help, which needs no study.
-        parser().parse_args(words or ["--help"])
+        command.parse_args(words or ["--help"])
         raise SystemExit(2)
     file = find_study(name)
-    command = parser()
     options = command.parse_args(["--config", str(file), *words[1:]])
     study = command.instantiate(options)
     fields = {key: getattr(study, key) for key in Study.__dataclass_fields__}
     out = options.out or Path("runs") / file.stem
-    finished = (out / "results.json").exists()
-    results = run_study(Study(**fields), file.stem, out, options.batch_size, trainer_options(options.trainer))
+    return Request(file.stem, Study(**fields), out, options.batch_size, trainer_options(options.trainer))
+
+
+def main(words: list[str]) -> None:
+    """Run the study that ``words`` name, and print a table."""
+    asked = read(words, parser())
+    before = (asked.out / "results.json").stat().st_mtime_ns if (asked.out / "results.json").exists() else None
+    results = run_study(asked.study, asked.name, asked.out, asked.batch_size, asked.trainer)
+    finished = before == (asked.out / "results.json").stat().st_mtime_ns
     drawn = f"{results.images_generated} new images in {results.seconds:.0f} s"
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        show(results, out, f"nothing: this run was finished before (it drew {drawn})" if finished else drawn)
+        show(results, asked.out, f"nothing: this run was finished before (it drew {drawn})" if finished else drawn)
 
 
 def trainer_options(options: Any) -> dict[str, Any]:

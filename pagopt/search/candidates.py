@@ -20,7 +20,7 @@ from pagopt.heads import MAIN_SITE, Head, expand_heads
 from pagopt.results import Estimate, Round
 from pagopt.search.interface import estimates
 
-__all__ = ["HeadScore", "added", "expression", "head_scores", "record", "touched"]
+__all__ = ["HeadScore", "added", "expression", "head_scores", "record", "selection", "touched"]
 
 WITHOUT = "without "
 FOR = " for "
@@ -95,13 +95,21 @@ def added(base: Iterable[Head], name: str) -> tuple[Head, ...]:
     return tuple(sorted({*base, *new} - set(old)))
 
 
+def selection(item: Round) -> tuple[Head, ...]:
+    """What was selected at the end of a round, sorted: its ``base`` with what it chose."""
+    heads: tuple[Head, ...] = tuple(expand_heads(item.base))
+    for name in item.chosen:
+        heads = added(heads, name)
+    return tuple(sorted(heads))
+
+
 def record(
     number: int,
     base: Iterable[Head],
     names: Sequence[str],
     ranking: Ranking,
     chosen: Sequence[str],
-    selection: int,
+    row: int,
     note: str = "",
 ) -> Round:
     """A round as a trace keeps it.
@@ -113,7 +121,7 @@ def record(
         ranking: Of the candidates, in this order; one more row, if any, comes before them, is that of ``base``, and is
             not listed.
         chosen: What the round changed.
-        selection: The row of the selection at its end.
+        row: The row of the selection at its end.
         note: What else is to be said.
     """
     first = len(ranking.values) - len(names)
@@ -122,9 +130,9 @@ def record(
         base=tuple(str(head) for head in sorted(base)),
         scores=estimates(names, ranking.values[first:]),
         chosen=tuple(chosen),
-        score=Estimate.of(ranking.values[selection]),
+        score=Estimate.of(ranking.values[row]),
         parts={label: estimates(names, table[first:]) for label, table in ranking.parts.items()},
-        score_parts={label: Estimate.of(table[selection]) for label, table in ranking.parts.items()},
+        score_parts={label: Estimate.of(table[row]) for label, table in ranking.parts.items()},
         order=() if ranking.additive else tuple(names[i - first] for i in ranking.order if i >= first),
         note=note,
     )
