@@ -31,7 +31,7 @@ SEARCHES: dict[str, Search] = {
     "RandomSubsets(9, 139)": RandomSubsets(9, 139),
     "RandomSubsets(9, 138, regress=True)": RandomSubsets(9, 138, regress=True),
     "Lookahead(3)": Lookahead(3),
-    "Refinement(HeadHunter(3, 3), share=1)": Refinement(HeadHunter(3, 3), share=1.0),
+    "Refinement(HeadHunter(3, 3))": Refinement(HeadHunter(3, 3)),
     "Refinement(Racing(3, 3), budget=2224)": Refinement(Racing(3, 3), budget=139 * 16),
 }
 

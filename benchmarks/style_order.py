@@ -154,19 +154,28 @@ class Drawing:
     def __call__(self, folder: Path, style: int, seed: int) -> list[int]:
         """Write the pictures."""
         draw, styles = random.Random(1000 * seed + style), range(len(self.gallery.styles))
-        chosen = [(style, name, str(style)) for name in draw.sample(range(len(self.gallery.names)), self.count)]
+        chosen = [(style, name, str(style)) for name in self._sample(draw, self.count, [style])]
         others = [number for number in styles if number != style]
         if self.together:
-            names = draw.sample(range(len(self.gallery.names)), self.wrong)
+            names = self._sample(draw, self.wrong, others)
             chosen += [(others[i % len(others)], name, "against") for i, name in enumerate(names)]
         elif self.wrong:
             for other in others:
-                names = draw.sample(range(len(self.gallery.names)), self.wrong)
+                names = self._sample(draw, self.wrong, [other])
                 chosen += [(other, name, str(other)) for name in names]
         for number, name, home in chosen:
-            (folder / home).mkdir(exist_ok=True)
+            (folder / home).mkdir(parents=True, exist_ok=True)
             self.gallery.picture(number, name).save(folder / home / f"{number}-{name}.png")
         return [name for _, name, _ in chosen]
+
+    def _sample(self, draw: random.Random, count: int, styles: Sequence[int]) -> list[int]:
+        """Names whose pictures differ, in turns through the styles: some artists drew one picture for two names."""
+        found: dict[bytes, int] = {}
+        for name in draw.sample(range(len(self.gallery.names)), len(self.gallery.names)):
+            if len(found) == count:
+                break
+            found.setdefault(self.gallery.picture(styles[len(found) % len(styles)], name).tobytes(), name)
+        return list(found.values())
 
 
 def rows(gallery: Gallery, counts: Sequence[int], seeds: int) -> Iterator[dict[str, Any]]:

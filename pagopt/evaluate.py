@@ -23,7 +23,7 @@ from pagopt.looks import KIND, Looks, measure
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.reward import Reward
-from pagopt.reward.hardware import gpu_hint
+from pagopt.reward.hardware import move_reward
 from pagopt.store import Store
 
 __all__ = ["Evaluator", "Progress", "make_trainer"]
@@ -64,11 +64,7 @@ class Generation(LightningModule):  # type: ignore[misc]
     def on_predict_start(self) -> None:
         """Rewards follow the model to its device."""
         for label, reward in self.rewards.items():
-            try:
-                reward.move(self.device)
-            except Exception as error:
-                said = f"{type(error).__name__}: {error}{gpu_hint(error)}"
-                raise RewardError(f"reward {label!r} cannot be moved to {self.device}: {said}", reward=label) from error
+            move_reward(label, reward, self.device)
 
     def transfer_batch_to_device(self, batch: list[Job | None], device: torch.device, index: int) -> list[Job | None]:
         """Jobs are descriptions; there is nothing to move."""

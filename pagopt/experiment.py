@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pagopt.errors import StudyError
 from pagopt.evaluate import Evaluator, Progress, make_trainer
 from pagopt.files import write_text
 from pagopt.folder import Folder
-from pagopt.heads import Head, HeadMap
+from pagopt.heads import HeadMap
 from pagopt.looks import looks_table
 from pagopt.models import family_of, load_pipeline
 from pagopt.recipe import Provenance, Recipe
@@ -31,7 +31,7 @@ from pagopt.report import guards, write_report, write_sheet
 from pagopt.results import Estimate, Method, Results, Round
 from pagopt.reward import Objective
 from pagopt.search import Racing
-from pagopt.search.budget import Allowance, Budget, Spent
+from pagopt.search.budget import Budget, Spending, search_within
 from pagopt.store import Store
 from pagopt.study import Study
 from pagopt.summary import evidence, paired_test, scores_table
@@ -196,52 +196,23 @@ class Run:
         return images
 
     def _search(self, start: float) -> tuple[Recipe, list[Round]]:
-        """Search within the budget; without the last rounds where it does not reach so far."""
-        tasks, fixed = len(self.tasks), self._compared() + self.held_out_images()
-        rounds: list[Round] = []
-
-        def on_round(done: Round) -> None:
-            rounds.append(done)
-            self.progress.label(f"round {done.number + 1}")
-
-        images, until, pace = None, None, 0.0
-        if self.budget.images is not None:
-            images = self.budget.images - fixed
-            if images < 1:
-                raise StudyError(
-                    f"the comparison of this study takes {fixed} images alone, and its budget is {self.budget.images}. "
-                    "Raise it, or leave out cfg_scales, compare_layers or held-out prompts."
-                )
-        if self.budget.seconds is not None:
-            pace = self._agree((time.monotonic() - start) / max(1, self.evaluator.images_generated))
-            until = start + self.budget.seconds - self.held_out_images() * pace
-            left = self._agree(until - time.monotonic())
-            images = int(left / pace) if self.evaluator.images_generated else None
-            if images is not None and images < 1:
-                raise StudyError(
-                    f"the comparison of this study takes {fixed * pace:.0f} s alone, and its budget is "
-                    f"{self.budget.seconds:.0f} s. Raise it, or leave out cfg_scales, compare_layers or held-out "
-                    "prompts. What is drawn is kept."
-                )
-        searcher = self.searcher
-        if isinstance(searcher, Racing) and images is not None:
-            searcher = replace(searcher, budget=images)
+        """Search within the budget."""
         self.progress.label("round 1")
-        allowance = Allowance(self.rank, tasks, images, until, pace, self._agree)
-        try:
-            found = searcher.run(allowance, self.pool, self.study.recipe(), tasks, on_round)
-        except Spent:
-            if not rounds:
-                raise StudyError(
-                    f"the budget of {self.study.budget} does not pay for the first round of the search: the search "
-                    f"would take up to {searcher.images(len(self.pool), tasks)} images, and has {images}. Raise the "
-                    "budget, take search: racing, or choose fewer heads, rounds or prompts. What is drawn is kept."
-                ) from None
-            heads = [Head.parse(name) for name in (*rounds[-1].base, *rounds[-1].chosen)]
-            found = self.study.recipe().replace(heads=tuple(heads)), rounds
-        # The bar knows the most that a search may ask for.
+        spending = Spending(
+            fixed=self._compared() + self.held_out_images(),
+            reserved=self.held_out_images(),
+            drawn=self.evaluator.images_generated,
+            start=start,
+            agree=self._agree,
+        )
+        recipe, tasks = self.study.recipe(), len(self.tasks)
+        found = search_within(self.budget, spending, self.searcher, self.rank, self.pool, recipe, tasks, self._on_round)
+        # The bar knew only the most that a search may ask for.
         self.progress.expect(self.progress.done + self.held_out_images())
         return found
+
+    def _on_round(self, done: Round) -> None:
+        self.progress.label(f"round {done.number + 1}")
 
     def _agree(self, value: Any) -> Any:
         """The first process's value, since clocks differ."""

@@ -19,7 +19,7 @@ from rich.text import Text
 from pagopt.cli.search import UNUSED, trainer_options
 from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, read_prompts, run_comparison
 from pagopt.comparison.folder import FILES
-from pagopt.comparison.tables import differences_rows, legend, methods_rows, title
+from pagopt.comparison.tables import differences_rows, distances_rows, gaps_rows, legend, methods_rows, title
 from pagopt.errors import RewardError, StudyError
 from pagopt.reward import RewardSpec
 
@@ -158,6 +158,8 @@ def _spec(item: Any, word: str) -> RewardSpec:
 def show(outcome: Outcome, out: Path) -> None:
     """Print both tables, the warnings, and where to look."""
     console = Console(file=sys.stdout)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(file=sys.stdout, width=160)  # a file or a pipe has no width of its own
     recipes = {standing.name for standing in outcome.standings if standing.kind == "recipe"}
     rows = methods_rows(outcome)
     bold = [standing.name in recipes for standing in outcome.standings]
@@ -169,10 +171,9 @@ def show(outcome: Outcome, out: Path) -> None:
     console.print(Text(legend(outcome), "dim"), soft_wrap=True)
     console.print()
     if outcome.distances:
-        for name, one in outcome.distances.differences.items():
-            text = f"Frechet distance, {name}: {one.value:+.3f} (95 %: {one.low:+.3f} to {one.high:+.3f})"
-            console.print(Text(text), soft_wrap=True)
-        console.print()
+        for rows in (distances_rows(outcome), gaps_rows(outcome)):
+            console.print(_table(rows))
+            console.print()
     for warning in outcome.warnings:
         console.print(Text("warning: ", "bold yellow") + Text(warning), soft_wrap=True)
     for note in outcome.notes:

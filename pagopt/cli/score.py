@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from pagopt.cli.pictures import BESIDE, find_images, find_prompts, read_image, read_prompts
 from pagopt.errors import PagoptError, RewardError
 from pagopt.reward import Objective, Reward, RewardSpec
-from pagopt.reward.hardware import gpu_hint, usable_device
+from pagopt.reward.hardware import move_reward, usable_device
 
 __all__ = ["main", "parser"]
 
@@ -117,11 +117,7 @@ def score(
         RewardError: If an image cannot be read or a reward fails; it names the file.
     """
     for label, reward in rewards.items():
-        try:
-            reward.move(device)
-        except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            raise RewardError(f"reward {label!r} cannot be moved to {device}: {said}{gpu_hint(error)}") from error
+        move_reward(label, reward, device)
     scores: dict[str, list[float]] = {label: [] for label in rewards}
     # The bar shows after two seconds, on standard error, and is gone at the end.
     with tqdm(total=len(images), unit="image", delay=2, leave=False, dynamic_ncols=True) as bar:

@@ -74,10 +74,10 @@ class Baselines:
         """Every layer with the settings of the recipes, by name."""
         bases = self.comparison.layers_of()
         return {
-            f"best layer L{layer}" + (f" (settings {number})" if len(bases) > 1 else ""): base.replace(
+            f"best layer L{layer}" + (f" (as {label})" if len(bases) > 1 else ""): base.replace(
                 heads=self.heads.layer(layer)
             )
-            for number, base in enumerate(bases, 1)
+            for label, base in bases.items()
             for layer in sorted({site.block for site in self.heads.sites})
         }
 

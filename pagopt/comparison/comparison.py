@@ -158,13 +158,17 @@ class Comparison:
         models = {e.label: e.provenance.model if e.provenance else None for e in self.entrants}
         return _agreed("model", models)
 
-    def layers_of(self) -> list[Recipe]:
-        """The recipes' settings without their heads, each once: what a single layer is tried with."""
-        found = []
-        for recipe in (entrant.recipe for entrant in self.entrants):
-            strengths = [strength for strength in recipe.strengths if strength > 0]
-            found.append(recipe.replace(heads=(), strength=sum(strengths) / len(strengths)))
-        return list(dict.fromkeys(found))
+    def layers_of(self) -> dict[str, Recipe]:
+        """The recipes' settings without their heads, each once, by the label of the first recipe that has them.
+
+        A single layer is tried with these; of several strengths with their mean.
+        """
+        found: dict[Recipe, str] = {}
+        for entrant in self.entrants:
+            strengths = [strength for strength in entrant.recipe.strengths if strength > 0]
+            base = entrant.recipe.replace(heads=(), strength=sum(strengths) / len(strengths))
+            found.setdefault(base, entrant.label)
+        return {label: base for base, label in found.items()}
 
     def _check_entrants(self) -> None:
         if not self.entrants:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 
 from pagopt.comparison.outcome import Measure, Outcome, Standing
 from pagopt.comparison.verdict import span
-from pagopt.report.reading import decimals, measured, number
+from pagopt.report.reading import decimals, measured, number, signed
 
 __all__ = [
-    "differences_csv", "differences_rows", "heading", "markdown", "methods_rows", "scores_csv", "table_csv", "title",
+    "differences_csv", "differences_rows", "distances_rows", "gaps_rows", "heading", "legend", "markdown",
+    "methods_rows", "scores_csv", "table_csv", "title",
 ]  # fmt: skip
 
 MANIFOLD = ("precision", "recall", "density", "coverage")
@@ -32,18 +33,29 @@ def title(outcome: Outcome) -> str:
 
 def methods_rows(outcome: Outcome) -> list[list[str]]:
     """The header, then a row for each method: its cost and its mean of each reward with a standard error."""
-    distances = {one.method: one for one in outcome.distances.methods} if outcome.distances else {}
-    extra = ["Frechet \N{DOWNWARDS ARROW}", *MANIFOLD] if distances else []
-    rows = [["method", "compute", *map(heading, outcome.rewards), *extra]]
+    rows = [["method", "compute", *map(heading, outcome.rewards)]]
     # One place more than the errors call for: differences are paired, and surer than the means.
     places = {m.label: 1 + decimals(s.errors[m.label] for s in outcome.standings) for m in outcome.rewards}
     for standing in outcome.standings:
-        cells = [_named(standing), f"{standing.compute:.2f}"]
-        cells += [measured(standing.means[k], standing.errors[k], n) for k, n in places.items()]
-        if standing.name in distances:
-            one = distances[standing.name]
-            cells += [number(one.frechet.value, 3), *(number(getattr(one.manifold, name), 2) for name in MANIFOLD)]
-        rows.append(cells)
+        cells = [measured(standing.means[k], standing.errors[k], n) for k, n in places.items()]
+        rows.append([_named(standing), f"{standing.compute:.2f}", *cells])
+    return rows
+
+
+def distances_rows(outcome: Outcome) -> list[list[str]]:
+    """The header, then a row for each method with its distances; only a header where none were measured."""
+    rows = [["method", "Frechet \N{DOWNWARDS ARROW}", *MANIFOLD]]
+    for one in outcome.distances.methods if outcome.distances else ():
+        values = [number(getattr(one.manifold, name), 2) for name in MANIFOLD]
+        rows.append([one.method, number(one.frechet.value, 2), *values])
+    return rows
+
+
+def gaps_rows(outcome: Outcome) -> list[list[str]]:
+    """The header, then the Frechet distance of a recipe minus that of a baseline."""
+    rows = [["Frechet distance, difference", "below 0 the recipe is nearer (95 %)"]]
+    for name, one in outcome.distances.differences.items() if outcome.distances else ():
+        rows.append([name, f"{signed(one.value, 2)} ({signed(one.low, 2)} to {signed(one.high, 2)})"])
     return rows
 
 
@@ -68,13 +80,10 @@ def legend(outcome: Outcome) -> str:
 
 
 def markdown(outcome: Outcome) -> str:
-    """``table.md``: both tables, the warnings and the notes."""
+    """``table.md``: the tables, the warnings and the notes."""
     parts = [f"# {title(outcome)}\n", _markdown(methods_rows(outcome)), _markdown(differences_rows(outcome))]
     if outcome.distances:
-        rows = [["Frechet distance, difference", "value (95 %)"]]
-        for name, one in outcome.distances.differences.items():
-            rows.append([name, f"{one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f})"])
-        parts.append(_markdown(rows))
+        parts += [_markdown(distances_rows(outcome)), _markdown(gaps_rows(outcome))]
     parts.append(legend(outcome) + "\n")
     if outcome.warnings:
         parts.append("## Warnings\n\n" + _list(outcome.warnings))

@@ -77,7 +77,7 @@ def notes(comparison: Comparison, outcome: Outcome, bests: Sequence[str]) -> tup
     where = "the tuning prompts" if comparison.tuning_prompts else "the search's own tasks"
     words += [_chosen(choice, len(outcome.tuning_tasks), where) for choice in outcome.choices]
     if len(comparison.layers_of()) > 1 and any(choice.kind == "layer" for choice in outcome.choices):
-        words.append("The recipes have different settings; each layer was tried with all of them.")
+        words.append("The recipes have different settings; each layer was tried with those of all of them.")
     if not outcome.tuning_tasks and (comparison.cfg_scales or comparison.compare_layers):
         words.append(
             "No recipe says what its search used, so there is neither a tuned CFG nor a best layer to compare with: "

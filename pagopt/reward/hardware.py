@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-__all__ = ["gpu_hint", "usable_device"]
+from pagopt.errors import RewardError
+
+if TYPE_CHECKING:
+    from pagopt.reward.protocol import Reward
+
+__all__ = ["gpu_hint", "move_reward", "usable_device"]
 
 SAID = (
     "not compiled with cuda enabled",
@@ -24,6 +31,19 @@ def gpu_hint(error: BaseException) -> str:
     if any(words in str(error).lower() for words in SAID):
         return f" (it asks for a device that this machine lacks; torch can use: {', '.join(devices())})"
     return ""
+
+
+def move_reward(label: str, reward: Reward, device: torch.device) -> None:
+    """Move a reward's networks.
+
+    Raises:
+        RewardError: If that fails; it names the reward and the device.
+    """
+    try:
+        reward.move(device)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}{gpu_hint(error)}"
+        raise RewardError(f"reward {label!r} cannot be moved to {device}: {said}", reward=label) from error
 
 
 def devices() -> list[str]:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pagopt.combine import Ranking
 from pagopt.errors import StudyError
+from pagopt.heads import Head
 from pagopt.recipe import Recipe
-from pagopt.search.interface import Evaluate
+from pagopt.results import Round
+from pagopt.search.candidates import selection
+from pagopt.search.interface import Evaluate, Found, OnRound, Search
+from pagopt.search.racing import Racing
 
-__all__ = ["Allowance", "Budget", "Spent"]
+__all__ = ["Allowance", "Budget", "Spending", "Spent", "search_within"]
 
 UNITS = {"h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
 TIME = re.compile(r"(?:\d+(?:\.\d+)?(?:h|min|m|s))+")
@@ -96,3 +101,77 @@ class Allowance:
             raise Spent
         self.asked += wanted
         return self.evaluate(recipes, tasks)
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What else a budget has to pay for.
+
+    Attributes:
+        fixed: Images of everything but the search.
+        reserved: Those of them that come after it.
+        drawn: Images that were drawn since ``start``; they tell how long one takes.
+        start: When the run began, by :func:`time.monotonic`.
+        agree: Makes all processes take the first one's word.
+    """
+
+    fixed: int
+    reserved: int
+    drawn: int
+    start: float
+    agree: Callable[[Any], Any]
+
+
+def search_within(
+    budget: Budget,
+    spending: Spending,
+    searcher: Search,
+    evaluate: Evaluate,
+    pool: Sequence[Head],
+    recipe: Recipe,
+    tasks: int,
+    on_round: OnRound,
+) -> Found:
+    """Search, and stop at the best recipe so far when the budget is used up.
+
+    Raises:
+        StudyError: If the budget does not pay for a first round.
+    """
+    images, until, pace = None, None, 0.0
+    hint = "Raise it, or leave out cfg_scales, compare_layers or held-out prompts."
+    if budget.images is not None:
+        images = budget.images - spending.fixed
+        if images < 1:
+            raise StudyError(
+                f"the comparison of this study takes {spending.fixed} images alone, and its budget is "
+                f"{budget.images}. {hint}"
+            )
+    if budget.seconds is not None:
+        pace = spending.agree((time.monotonic() - spending.start) / max(1, spending.drawn))
+        until = spending.start + budget.seconds - spending.reserved * pace
+        left = spending.agree(until - time.monotonic())
+        images = int(left / pace) if spending.drawn else None
+        if images is not None and images < 1:
+            raise StudyError(
+                f"the comparison of this study takes {spending.fixed * pace:.0f} s alone, and its budget is "
+                f"{budget.seconds:.0f} s. {hint} What is drawn is kept."
+            )
+    if isinstance(searcher, Racing) and images is not None:
+        searcher = replace(searcher, budget=images)
+    rounds: list[Round] = []
+
+    def keep(done: Round) -> None:
+        rounds.append(done)
+        on_round(done)
+
+    allowance = Allowance(evaluate, tasks, images, until, pace, spending.agree)
+    try:
+        return searcher.run(allowance, pool, recipe, tasks, keep)
+    except Spent:
+        if rounds:
+            return recipe.replace(heads=selection(rounds[-1])), rounds
+    raise StudyError(
+        f"the budget does not pay for the first round of the search: the search would take up to "
+        f"{searcher.images(len(pool), tasks)} images, and has {images}. Raise the budget, take search: racing, or "
+        "choose fewer heads, rounds or prompts. What is drawn is kept."
+    )

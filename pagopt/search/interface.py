@@ -14,7 +14,7 @@ from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
 
-__all__ = ["Evaluate", "Found", "OnRound", "Search", "check_counts", "check_pool", "estimates", "ranked"]
+__all__ = ["Evaluate", "Found", "OnRound", "Search", "check_counts", "check_pool", "check_whole", "estimates", "ranked"]
 
 Found: TypeAlias = "tuple[Recipe, list[Round]]"
 OnRound: TypeAlias = "Callable[[Round], None]"
@@ -81,6 +81,16 @@ def check_counts(rounds: int, heads_per_round: int) -> None:
     for name, value in (("rounds", rounds), ("heads_per_round", heads_per_round)):
         if value < 1:
             raise StudyError(f"{name} must be at least 1, not {value}")
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuse what is no count.
+
+    Raises:
+        StudyError: If it is no whole number, or below ``least``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise StudyError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def check_pool(pool: Sequence[Head], rounds: int, heads_per_round: int) -> list[Head]:

@@ -15,7 +15,7 @@ from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search.candidates import expression, record
-from pagopt.search.interface import Evaluate, Found, OnRound, check_counts
+from pagopt.search.interface import Evaluate, Found, OnRound, check_whole
 from pagopt.search.memory import Memory
 
 __all__ = ["LayerSweep"]
@@ -32,13 +32,13 @@ class LayerSweep:
             the search.
 
     Raises:
-        StudyError: If it is below 1.
+        StudyError: If it is no whole number or below 1.
     """
 
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        check_counts(self.rounds, 1)
+        check_whole("rounds", self.rounds, 1)
 
     def images(self, pool: int | Sequence[Head], tasks: int) -> int:
         """The most images that it asks for: every layer that is left in every round.

@@ -16,7 +16,7 @@ from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search.candidates import expression, record
-from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, ranked
+from pagopt.search.interface import Evaluate, Found, OnRound, check_whole, ranked
 
 __all__ = ["PAIR", "Lookahead"]
 
@@ -37,16 +37,15 @@ class Lookahead:
             is tried.
 
     Raises:
-        StudyError: If a number is below that.
+        StudyError: If a number is not whole or below that.
     """
 
     rounds: int = 3
     beam: int = 12
 
     def __post_init__(self) -> None:
-        check_counts(self.rounds, PAIR)
-        if self.beam < PAIR:
-            raise StudyError(f"beam must be at least {PAIR}, the heads of a pair, not {self.beam}")
+        check_whole("rounds", self.rounds, 1)
+        check_whole("beam", self.beam, PAIR)
 
     def images(self, pool: int, tasks: int) -> int:
         """Exactly what it asks for: every head of the pool in every round, and the pairs of the best."""

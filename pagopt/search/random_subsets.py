@@ -20,7 +20,7 @@ from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search.candidates import expression, record
-from pagopt.search.interface import Evaluate, Found, OnRound
+from pagopt.search.interface import Evaluate, Found, OnRound, check_whole
 from pagopt.search.memory import Memory
 
 __all__ = ["RandomSubsets", "importance"]
@@ -50,13 +50,10 @@ class RandomSubsets:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("size", "number"):
-            if getattr(self, name) < 1:
-                raise StudyError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (("size", 1), ("number", 1), ("seed", 0)):
+            check_whole(name, getattr(self, name), least)
         if self.regress and self.number < 2:
             raise StudyError("regress needs at least 2 subsets to compare, but number is 1; raise number")
-        if self.seed < 0:
-            raise StudyError(f"seed must be at least 0, not {self.seed}")
 
     def images(self, pool: int, tasks: int) -> int:
         """The most images that it asks for; with a single reward or a sum exactly that without ``regress``."""
@@ -122,18 +119,15 @@ class RandomSubsets:
         fitted = tuple(sorted(heads[i] for i in top))
         order = ", ".join(f"{heads[i]} {effects[i]:+.3g}" for i in top[:5])
         note = f"The {self.size} heads of the highest importance by regression ({order}{', ...' * (self.size > 5)})"
+        pair = [best] if fitted == best else [best, fitted]
+        ranking = memory([recipe.replace(heads=subset) for subset in pair])
+        first = int(ranking.order[0])
         if fitted == best:
-            ranking, better = memory([recipe.replace(heads=best)]), False
             note += " are the best subset itself."
         else:
-            ranking = memory([recipe.replace(heads=best), recipe.replace(heads=fitted)])
-            better = int(ranking.order[0]) == 1
-            note += (
-                " are better than the best subset." if better else " are not better than the best subset, which stays."
-            )
-        name = expression(fitted)
-        done = record(2, (), [name], ranking, [name] if better else [], int(better), note)
-        return (fitted if better else best), done
+            note += f" are {'' if first else 'not '}better than the best subset{'' if first else ', which stays'}."
+        names = [expression(subset) for subset in pair]
+        return pair[first], record(2, (), names, ranking, [names[first]], first, note)
 
 
 def importance(heads: Sequence[Head], subsets: Sequence[Sequence[Head]], scores: Array) -> Array:

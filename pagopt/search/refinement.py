@@ -18,7 +18,7 @@ from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
 from pagopt.search.candidates import FOR, WITHOUT, added, head_scores, record, touched
 from pagopt.search.headhunter import HeadHunter
-from pagopt.search.interface import Evaluate, Found, OnRound, Search
+from pagopt.search.interface import Evaluate, Found, OnRound, Search, check_whole
 from pagopt.search.memory import Memory
 
 __all__ = ["Refinement"]
@@ -44,7 +44,7 @@ class Refinement:
     """
 
     start: Search = field(default_factory=HeadHunter)
-    share: float = 0.25
+    share: float = 1.0
     budget: int | None = None
     partners: int = 8
     errors: float = 1.0
@@ -52,10 +52,9 @@ class Refinement:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.share) and self.share > 0):
             raise StudyError(f"share must be a number above 0, not {self.share}")
-        if self.budget is not None and self.budget < 1:
-            raise StudyError(f"budget must be at least 1 image, not {self.budget}; leave it out to go by share")
-        if self.partners < 0:
-            raise StudyError(f"partners must be at least 0, not {self.partners}")
+        if self.budget is not None:
+            check_whole("budget", self.budget, 1)
+        check_whole("partners", self.partners, 0)
         if not (math.isfinite(self.errors) and self.errors >= 0):
             raise StudyError(f"errors must be a number of at least 0, not {self.errors}")
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import style_order
-from benchmarks.style_order import Gallery, Share
+from benchmarks.style_order import Drawing, Gallery, Share
 from pagopt.reward import load_reward
 from pagopt_rewards import encoder
 from pagopt_rewards.style import Style
@@ -40,6 +40,17 @@ def test_pairs_are_counted_as_they_are(art: Artwork) -> None:
     gallery.count(share, 1, scores, without=[3, 3, 0])
     assert (share.ordered, share.pairs, share.held_ordered, share.held_pairs) == (45 + 38, 48 + 40, 3, 4)
     assert share.row("x")["glossy"] == 83 / 88
+
+
+def test_no_picture_is_an_example_twice(art: Artwork, tmp_path: Path) -> None:
+    art.images[2, 1::2] = art.images[2, 0::2]  # six pictures for twelve names
+    used = Drawing(Gallery(art), 6, 6)(tmp_path, 2, 0)
+    assert len(used) == 30
+    read = [(path.parent.name, path.read_bytes()) for path in tmp_path.glob("*/*.png")]
+    assert len(set(read)) == len(read) == 30
+    together = Drawing(Gallery(art), 3, 8, together=True)(tmp_path / "more", 1, 0)
+    assert len(together) == 3 + 8
+    assert len(list((tmp_path / "more" / "against").iterdir())) == 8
 
 
 @pytest.mark.skipif(bool(Style.missing()), reason="the embedded scorer is not there")

@@ -137,12 +137,12 @@ def test_baselines_are_chosen_on_the_search_tasks_alone(finished: Finished, rend
     choice = next(choice for choice in outcome.choices if choice.kind == "layer")
     assert choice.reward == "brightness"
     heads = {layer: f"L{layer}.H0 L{layer}.H1" for layer in range(3)}
-    bases = [Recipe(scale=2.0, cfg=1.0), Recipe(strength=0.5, cfg=1.0)]
+    bases = {"late": Recipe(scale=2.0, cfg=1.0), "early": Recipe(strength=0.5, cfg=1.0)}
     layers = {
-        f"best layer L{layer} (settings {number})": np.mean(
+        f"best layer L{layer} (as {label})": np.mean(
             scores(renderer, "brightness", base.replace(heads=heads[layer]), SEARCHED)
         )
-        for number, base in enumerate(bases, 1)
+        for label, base in bases.items()
         for layer in heads
     }
     assert choice.means == pytest.approx(layers, abs=1e-4)
@@ -273,7 +273,8 @@ def test_distances_to_reference_pictures(finished: Finished, reward_file: Path, 
         f"{recipe} - {other}" for recipe in RECIPES for other in ("no guidance", outcome.tuned("brightness"))
     }
     page = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
-    assert "Frechet ↓ | precision | recall | density | coverage |" in page
+    assert "| method | Frechet ↓ | precision | recall | density | coverage |" in page
+    assert "| late - no guidance |" in page
     with pytest.raises(StudyError, match="none of the rewards brightness, redness has features"):
         run_comparison(replace(comparison, features=None), tmp_path / "out", trainer=TRAINER)
     broken = replace(comparison, features=RewardSpec(f"{reward_file}:Broken"))

@@ -80,7 +80,7 @@ def test_a_budget_of_time_ends_in_time(study: Study, tmp_path: Path) -> None:
         ("10-images", "takes 22 images alone, and its budget is 10"),
         (
             "24-images",
-            "does not pay for the first round of the search: the search would take up to 26 images, and has 2",
+            "not pay for the first round of the search: the search would take up to 26 images, and has 2",
         ),
         ("0.01s", "s alone, and its budget is 0 s"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pagopt.errors import RecipeError
 from pagopt.heads import Head, expand_heads
 from pagopt.results import Estimate, Round
-from pagopt.search.candidates import added, expression, head_scores, touched
+from pagopt.search.candidates import added, expression, head_scores, selection, touched
 
 HEADS = st.builds(Head, st.integers(0, 4), st.integers(0, 12), st.sampled_from(["attn", "attn2"]))
 L1H2, L3H1, L4H2 = Head(1, 2), Head(3, 1), Head(4, 2)
@@ -32,6 +32,8 @@ def test_a_name_says_what_comes_and_what_goes() -> None:
     assert touched("without L1.H2") == ((), (L1H2,))
     assert touched("L4.H2 for L3.H1") == ((L4H2,), (L3H1,))
     assert added([L4H2, L1H2], "L3.H1 for L4.H2") == (L1H2, L3H1)
+    done = Round(2, ("L4.H2", "L1.H2"), {}, ("L3.H0-1", "without L1.H2"), Estimate(0, 0))
+    assert selection(done) == (Head(3, 0), L3H1, L4H2)
     with pytest.raises(RecipeError, match="not an address of heads"):
         touched("the third layer")
 

@@ -94,7 +94,7 @@ def test_ties_go_to_the_earlier_layer_and_to_fewer() -> None:
 
 
 def test_refuses_what_cannot_be() -> None:
-    with pytest.raises(StudyError, match="rounds must be at least 1, not 0"):
+    with pytest.raises(StudyError, match="rounds must be a whole number of at least 1, not 0"):
         LayerSweep(0)
     world = World(0, heads=12, tasks=2)
     with pytest.raises(StudyError, match="3 rounds need 3 layers to choose from, but there are 2; lower rounds"):

@@ -94,11 +94,15 @@ def test_ties_go_to_the_earlier_heads() -> None:
 
 @pytest.mark.parametrize(
     ("rounds", "beam", "says"),
-    [(0, 4, "rounds must be at least 1, not 0"), (1, 1, "beam must be at least 2, the heads of a pair, not 1")],
+    [
+        (0, 4, "rounds must be a whole number of at least 1, not 0"),
+        (1, 1, "beam must be a whole number of at least 2, not 1"),
+        (1, 3.0, "at least 2, not 3.0"),
+    ],
 )
-def test_refuses_numbers_out_of_range(rounds: int, beam: int, says: str) -> None:
+def test_refuses_numbers_out_of_range(rounds: int, beam: float, says: str) -> None:
     with pytest.raises(StudyError, match=says):
-        Lookahead(rounds, beam)
+        Lookahead(rounds, beam)  # type: ignore[arg-type]
 
 
 def test_refuses_a_pool_that_is_too_small() -> None:

@@ -118,11 +118,10 @@ def test_the_fitted_heads_may_lose_or_be_the_best_subset() -> None:
         world = World(seed, heads=8, tasks=4, pair=2.0 * (seed % 2))
         found, trace = RandomSubsets(3, comb(8, 3), regress=True, seed=seed).run(world, world.pool, Recipe(), 4)
         notes.append(trace[1].note.rsplit(") ", 1)[1])
-        if trace[1].chosen:
-            assert tuple(expand_heads(trace[1].chosen[0])) == found.heads
-        else:
-            assert tuple(expand_heads(trace[0].chosen[0])) == found.heads
-            assert trace[1].score == trace[0].score
+        assert tuple(expand_heads(trace[1].chosen[0])) == found.heads
+        assert next(iter(trace[1].scores)) == trace[0].chosen[0]
+        assert len(trace[1].scores) == 2 - ("itself" in notes[-1])
+        assert (trace[1].chosen == trace[0].chosen) == ("are better" not in notes[-1])
     assert notes[::2] == ["are the best subset itself."] * 4, "without pairs the effects add up"
     assert "are not better than the best subset, which stays." in notes
 
@@ -142,10 +141,11 @@ def test_the_objective_decides(combine: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"size": 0}, "size must be at least 1, not 0"),
-        ({"number": -3}, "number must be at least 1, not -3"),
+        ({"size": 0}, "size must be a whole number of at least 1, not 0"),
+        ({"number": -3}, "number must be a whole number of at least 1, not -3"),
+        ({"size": True}, "not True"),
         ({"number": 1, "regress": True}, "regress needs at least 2 subsets"),
-        ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
     ],
 )
 def test_refuses_numbers_out_of_range(wrong: dict[str, int], says: str) -> None:

@@ -80,7 +80,7 @@ STARTS: dict[str, Search] = {
     "random": RandomSubsets(6, 20, regress=True),
     "layers": LayerSweep(2),
     "lookahead": Lookahead(2, 4),
-    "refined": Refinement(HeadHunter(2, 2), errors=0.5),
+    "refined": Refinement(HeadHunter(2, 2), share=0.2),
 }
 
 
@@ -216,8 +216,8 @@ def test_nothing_found_is_nothing_refined() -> None:
     [
         ({"share": 0.0}, "share must be a number above 0, not 0.0"),
         ({"share": float("nan")}, "share must be a number above 0, not nan"),
-        ({"budget": 0}, "budget must be at least 1 image, not 0"),
-        ({"partners": -1}, "partners must be at least 0, not -1"),
+        ({"budget": 0}, "budget must be a whole number of at least 1, not 0"),
+        ({"partners": -1}, "partners must be a whole number of at least 0, not -1"),
         ({"errors": -0.5}, "errors must be a number of at least 0, not -0.5"),
         ({"errors": float("inf")}, "errors must be a number of at least 0, not inf"),
     ],

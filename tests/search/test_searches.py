@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pagopt.report import write_report
 from pagopt.report.scoremap import draw_map
 from pagopt.results import load_results
 from pagopt.search import HeadHunter, Racing, Search
+from pagopt.search.candidates import selection
 from pagopt.search.layers import LayerSweep
 from pagopt.search.lookahead import Lookahead
 from pagopt.search.random_subsets import RandomSubsets
@@ -64,6 +66,19 @@ def test_the_order_of_the_pool_does_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
+def test_a_trace_says_what_was_selected_after_every_round(name: str) -> None:
+    """So that a search which is stopped can be taken at its last round."""
+    for seed in range(4):
+        place = World(seed, heads=24, tasks=6, pair=1.0)
+        recipe, trace = SEARCHES[name].run(place, place.pool, Recipe(), 6)
+        assert selection(trace[-1]) == recipe.heads
+        for done, then in pairwise(trace):
+            assert tuple(Head.parse(word) for word in then.base) in (selection(done), ())
+        for done in trace:
+            assert done.score.mean == pytest.approx(place([Recipe(heads=selection(done))]).mean())
+
+
+@pytest.mark.parametrize("name", SEARCHES)
 def test_the_report_shows_the_trace(name: str, tmp_path: Path) -> None:
     place = world()
     recipe, trace = SEARCHES[name].run(place, place.pool, Recipe(), 6)
@@ -107,7 +122,7 @@ def test_the_page_says_what_searches_cost() -> None:
     pool = World(0).pool
     for call, recipes in (
         ("headhunter.HeadHunter(3, 3)", HeadHunter(3, 3).images(48, 1)),
-        ("racing.Racing(3, 3)", Racing(3, 3).images(48, 1)),
+        ("racing.Racing(3, 3)", Racing(3, 3).images(48, 16) // 16),
         ("layers.LayerSweep()", LayerSweep().images(pool, 1)),
         ("random_subsets.RandomSubsets(9, 128)", RandomSubsets(9, 128).images(48, 1)),
         ("lookahead.Lookahead(3)", Lookahead(3).images(48, 1)),
