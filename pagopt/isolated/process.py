@@ -23,6 +23,7 @@ __all__ = ["Died", "Life", "clean_variables", "say"]
 
 SCRIPT = Path(worker.__file__)
 KEPT = 40  # lines of what the package said that an error repeats
+PIPE = 2**20  # bytes, where the system allows it: on a busy machine every filling of a pipe waits for its turn
 GRACE = 2.0  # seconds beyond the limit, in which the worker shows where it hangs and ends by itself
 
 
@@ -60,6 +61,7 @@ class Life:
                 stderr=subprocess.PIPE,
                 env={**clean_variables(python), **variables},
                 start_new_session=True,
+                pipesize=PIPE,
             )
         except OSError as error:
             raise RewardError(

@@ -1,0 +1,132 @@
+"""A plan against the run that it is made for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pagopt.cli import main
+from pagopt.comparison.compute import block_evaluations
+from pagopt.errors import UnknownName
+from pagopt.evaluate import Evaluator
+from pagopt.experiment import Run, configuration, run_study
+from pagopt.folder import Folder
+from pagopt.plan import GPUS, Plan, make_plan
+from pagopt.recipe import Recipe
+from pagopt.render import Task
+from pagopt.study import Study
+
+TRAINER = {"accelerator": "cpu"}
+
+
+def plan_of(study: Study, out: Path) -> Plan:
+    run = Run(study, "tiny", Folder(out, configuration(study, "tiny", TRAINER)), 8, TRAINER, quiet=True)
+    try:
+        return make_plan(run)
+    finally:
+        run.close()
+
+
+def test_the_images_of_the_exhaustive_search_are_exact(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = replace(study, cfg_scales=[2.0, 3.0])
+    plan = plan_of(study, tmp_path / "plan")
+    assert plan.exact
+    assert {stage.name: stage.images for stage in plan.stages} == {
+        "no guidance": 2,
+        "CFG": 4,
+        "single layers": 6,
+        "search": 2 * (6 + 1 + 5 + 1),
+        "held-out tasks": 4 * 3,
+    }
+    asked = 0
+    call = Evaluator.__call__
+
+    def counted(self: Evaluator, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> dict[str, NDArray[np.float64]]:
+        nonlocal asked
+        asked += len(recipes) * len(tasks)
+        return call(self, recipes, tasks)
+
+    monkeypatch.setattr(Evaluator, "__call__", counted)
+    results = run_study(study, "tiny", tmp_path / "run", trainer=TRAINER)
+    assert asked == plan.images
+    # The selection of a round with one head was a candidate of it, and two heads may be a layer: drawn once.
+    assert plan.images - 2 * 2 - 2 <= results.images_generated <= plan.images - 2 * 2
+    assert plan.stored == 0
+    assert plan.seconds > 0
+
+
+def test_block_evaluations_are_those_of_the_recipes(study: Study, tmp_path: Path) -> None:
+    plan = plan_of(study, tmp_path / "plan")
+    by_name = {stage.name: stage for stage in plan.stages}
+    assert by_name["no guidance"].evaluations == plan.blocks == 3 * 2
+    assert by_name["CFG"].evaluations == 2 * 3 * 2
+    base = study.recipe()
+    layers = [block_evaluations(base.replace(heads=f"L{layer}.H0-1"), 3, 2) for layer in range(3)]
+    assert by_name["single layers"].evaluations == pytest.approx(sum(layers) / 3)
+    assert plan.evaluations == pytest.approx(sum(s.images * s.evaluations for s in plan.stages))
+
+
+def test_a_plan_knows_what_the_store_has(study: Study, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_study(study, "tiny", out, trainer=TRAINER)
+    (out / "results.json").unlink()
+    whole = plan_of(study, out)
+    stored = {stage.name: (stage.stored, stage.images) for stage in whole.stages}
+    for name in ("no guidance", "CFG", "single layers", "search"):
+        assert stored[name][0] == stored[name][1], name
+    files = sorted(path for path in (out / "store" / "images").rglob("*") if path.is_file())
+    for file in files[: len(files) // 2]:
+        file.unlink()
+    half = plan_of(study, out)
+    assert 0 < half.stored < whole.stored
+    assert half.seconds > whole.seconds
+    assert sum(path.is_file() for path in (out / "store" / "images").rglob("*")) == len(files) - len(files) // 2
+
+
+def test_a_race_and_a_budget_say_at_most(study: Study, tmp_path: Path) -> None:
+    raced = plan_of(replace(study, search="racing"), tmp_path / "a")
+    assert not raced.exact
+    short = plan_of(replace(study, budget="40-images"), tmp_path / "b")
+    assert not short.exact
+    assert short.images <= 40
+
+
+def test_another_gpu_is_arithmetic(study: Study, tmp_path: Path) -> None:
+    plan = plan_of(study, tmp_path / "plan")
+    assert plan.seconds_on("a100") > plan.seconds_on("h100") > 0
+    assert plan.seconds_on("a100") / plan.seconds_on("h100") == pytest.approx(GPUS["h100"] / GPUS["a100"])
+    with pytest.raises(UnknownName, match="h100"):
+        plan.seconds_on("h1000")
+
+
+def test_the_command_prints_it_and_leaves_nothing(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["plan", str(study_file), "--trainer.accelerator", "cpu", "--gpu", "a100"]) == 0
+    said = capsys.readouterr().out
+    assert "48, of which the store of runs/tiny has 0" in said
+    assert "a100" in said
+    assert sorted(tmp_path.rglob("*")) == before
+    assert main(["plan", str(study_file), "--trainer.accelerator", "cpu", "--gpu", "abacus"]) == 2
+    assert main(["plan", "nothing"]) == 2
+
+
+def test_a_finished_run_needs_no_plan(
+    study: Study, study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(study_file), "--trainer.accelerator", "cpu", "--out", str(tmp_path / "run")]
+    assert main(["search", *words]) == 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["images_generated"] > 0
+    capsys.readouterr()
+    assert main(["plan", *words]) == 0
+    assert "finished run" in capsys.readouterr().out
