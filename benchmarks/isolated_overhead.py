@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     direct = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         loaded = _answer(direct, "ready")[0]
-        expected = reward(images[:1], prompts[:1])  # starts it
+        reward(images[:1], prompts[:1])  # starts it
         print(f"loading: direct {loaded:.1f} s, worker {reward.worker.load_seconds:.1f} s with the start of its Python")
         times: dict[str, list[float]] = {"direct": [], "worker": [], "inside": []}
         for _ in range(options.rounds):
@@ -103,13 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"throughput through the worker: {ratio:.1%} of direct; way there and back {way * 1000:.0f} ms a batch")
     print(f"largest difference of the scores {difference:.1e}")
     assert reward.worker._life is not None
-    after = statistics.median(times["worker"]) / 2
-    threading.Timer(after, os.kill, (reward.worker._life.process.pid, signal.SIGKILL)).start()
+    after = min(times["worker"]) / 4  # surely in the middle, also where the machine has become faster
+    killer = threading.Timer(after, os.kill, (reward.worker._life.process.pid, signal.SIGKILL))
+    killer.start()
     began = time.perf_counter()
     again = reward(images, prompts)
+    killer.cancel()
     print(
-        f"killed after {after:.1f} s of a batch: scored after {time.perf_counter() - began:.1f} s, starts "
-        f"{reward.worker.starts}, difference {float((again - through).abs().max()):.1e}, {float(expected[0]):.4f}"
+        f"killed after {after:.1f} s of a batch: scored after {time.perf_counter() - began:.1f} s by start "
+        f"{reward.worker.starts}, difference {float((again - through).abs().max()):.1e}"
     )
     return 0
 

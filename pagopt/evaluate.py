@@ -8,7 +8,7 @@ scoring only.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,9 @@ from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.reward import Reward
 from pagopt.reward.hardware import move_reward
+from pagopt.reward.identity import source_of
 from pagopt.store import Store
+from pagopt.targets import known_targets
 
 __all__ = ["Evaluator", "Progress", "make_trainer"]
 
@@ -49,7 +51,10 @@ class Generation(LightningModule):  # type: ignore[misc]
     def describe(self, job: Job) -> dict[str, Any]:
         """Everything that changes this image (JSON); recipes that do nothing describe the same image."""
         recipe = Recipe(scale=0.0, cfg=job.recipe.cfg) if job.recipe.is_plain else job.recipe
+        kind = known_targets().get(recipe.target)
+        own = kind is not None and not kind.__module__.startswith("pagopt.")
         return {
+            **({"target_source": source_of(kind)[:16]} if own else {}),
             **self.renderer.describe(),
             "precision": self.precision,
             "recipe": recipe.replace(cfg=recipe.cfg or 1.0).to_dict(),
@@ -75,16 +80,23 @@ class Generation(LightningModule):  # type: ignore[misc]
         jobs = [job for job in batch if job is not None]
         keys = {job: self.key(job) for job in jobs}
         missing = self.store.missing_images(keys.values())
-        new = [job for job in jobs if keys[job] in missing]
+        while missing:  # another process may be drawing some of them; those are waited for
+            with self.store.claim(missing) as mine:
+                self._draw(keys, self.store.missing_images(mine))
+            missing = self.store.missing_images(missing - mine)
+        for reward in self.rewards.values():
+            known = self.store.get_scores(reward.key(), list(keys.values()))
+            self._score(reward, {job: key for job, key in keys.items() if key not in known})
+        return len(jobs)
+
+    def _draw(self, keys: Mapping[Job, str], wanted: Collection[str]) -> None:
+        """Those images of the jobs that are wanted, each once."""
+        new = list({key: job for job, key in keys.items() if key in wanted}.values())
         if new:
             images = self.renderer.render(new)
             for job, image in zip(new, images, strict=True):
                 self.store.put_image(keys[job], image, self.describe(job))
             self.store.put_notes(KIND, {keys[job]: measure(i).to_dict() for job, i in zip(new, images, strict=True)})
-        for reward in self.rewards.values():
-            known = self.store.get_scores(reward.key(), list(keys.values()))
-            self._score(reward, {job: key for job, key in keys.items() if key not in known})
-        return len(jobs)
 
     def _score(self, reward: Reward, keys: Mapping[Job, str]) -> None:
         if not keys:

@@ -30,7 +30,7 @@ from pagopt.render import Renderer, Task
 from pagopt.report import guards, write_report, write_sheet
 from pagopt.results import Estimate, Method, Results, Round
 from pagopt.reward import Objective
-from pagopt.search import Racing
+from pagopt.search import TITLES, Racing
 from pagopt.search.budget import Budget, Spending, search_within
 from pagopt.store import Store
 from pagopt.study import Study
@@ -38,7 +38,6 @@ from pagopt.summary import evidence, paired_test, scores_table
 
 __all__ = ["Run", "configuration", "run_study"]
 
-FOUND = "HeadHunter"
 PLAIN = Recipe(scale=0.0, cfg=1.0)
 
 
@@ -51,7 +50,12 @@ class Candidate:
 
 
 def run_study(
-    study: Study, name: str, out: Path, batch_size: int = 16, trainer: dict[str, Any] | None = None
+    study: Study,
+    name: str,
+    out: Path,
+    batch_size: int = 16,
+    trainer: dict[str, Any] | None = None,
+    store: Path | None = None,
 ) -> Results:
     """Run a study, or go on with it, or return what it found.
 
@@ -61,6 +65,7 @@ def run_study(
         out: Its folder.
         batch_size: Images in one batch, on each process.
         trainer: Options of Lightning's ``Trainer``.
+        store: Folder for images and scores, which several searches may share at once; by default ``out / "store"``.
 
     Returns:
         The results, which also lie in the folder.
@@ -73,7 +78,7 @@ def run_study(
     finished = folder.results()
     if finished is not None:
         return finished
-    run = Run(study, name, folder, batch_size, options)
+    run = Run(study, name, folder, batch_size, options, store=store)
     try:
         return run()
     finally:
@@ -96,6 +101,7 @@ class Run:
         batch_size: int,
         options: dict[str, Any],
         quiet: bool = False,
+        store: Path | None = None,
     ) -> None:
         self.study = study
         self.name = name
@@ -115,7 +121,7 @@ class Run:
             folder.claim()
         self.progress = Progress(self._jobs(), disable=quiet or not self.trainer.is_global_zero)
         self.trainer.callbacks.append(self.progress)
-        self.store = Store(folder.path / "store")
+        self.store = Store(store or folder.path / "store")
         self.evaluator = Evaluator(
             self.renderer, self.objective.rewards, self.store, self.trainer, batch_size, self.progress
         )
@@ -153,7 +159,7 @@ class Run:
                 )
             )
         recipe, rounds = self._search(start)
-        methods.append(Candidate(FOUND, recipe))
+        methods.append(Candidate(TITLES[study.search], recipe))
         self.progress.label("held-out tasks")
         results = self._results(methods, rounds, time.monotonic() - start)
         if self.trainer.is_global_zero:

@@ -7,11 +7,14 @@ image that ``pipe(prompt, generator=torch.Generator().manual_seed(seed))`` gives
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import diffusers
 import torch
+import transformers
 from PIL import Image
 
 from pagopt.compiled import compile_blocks
@@ -24,6 +27,9 @@ __all__ = ["Job", "Renderer", "Task"]
 
 # Embeddings of as many prompts are kept; at SD3's size one takes 1.4 MB in half precision.
 _PROMPTS_KEPT = 512
+
+# Part of every image's description: one more whenever pagopt itself draws other pictures from the same recipe.
+_DRAWING = 1
 
 
 class Task(NamedTuple):
@@ -104,7 +110,11 @@ class Renderer:
         return {name: part for name, part in parts if isinstance(part, torch.nn.Module)}
 
     def describe(self) -> dict[str, Any]:
-        """Everything that changes an image, except recipe, prompt and seed (JSON)."""
+        """Everything that changes an image, except recipe, prompt and seed (JSON).
+
+        Read at every call, so that another scheduler in the same pipeline counts; weights are looked at once. Left out
+        is what moves a value across a rounding edge at most: device, batch size, compiled blocks.
+        """
         facts = {
             "model": self.fingerprint,
             "pipeline": type(self.pipe).__name__,
@@ -112,8 +122,14 @@ class Renderer:
             "height": self.height,
             "width": self.width,
             "dtype": str(self.pipe.transformer.dtype).removeprefix("torch."),
-            "diffusers": ".".join(diffusers.__version__.split(".")[:2]),
+            "scheduler": scheduler_name(self.pipe.scheduler),
+            "pagopt": _DRAWING,
+            "diffusers": major_version(diffusers.__version__),
+            "torch": major_version(torch.__version__),
+            "transformers": major_version(transformers.__version__),
         }
+        if getattr(getattr(self.pipe, "vae", None), "use_tiling", False):
+            facts["vae_tiling"] = True  # seams are blended
         if self.distilled_guidance is not None:
             facts["distilled_guidance"] = self.distilled_guidance
         return facts
@@ -168,3 +184,18 @@ class Renderer:
         new = sorted(set(prompts) - self._encoded.keys())
         if new:
             self._encoded.update(zip(new, self._family.encode(self.pipe, new), strict=True))
+
+
+def scheduler_name(scheduler: Any) -> str:
+    """Class of a scheduler, and a digest of its configuration without private keys."""
+    config = getattr(scheduler, "config", {})
+    items = config.items() if isinstance(config, Mapping) else ()
+    facts = {key: value for key, value in items if not key.startswith("_")}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{type(scheduler).__name__}@{digest[:12]}"
+
+
+def major_version(version: str) -> str:
+    """The part of a version that says whether things may break: "2" of "2.13.0", "0.42" of "0.42.1"."""
+    first, _, rest = version.partition(".")
+    return first if first != "0" else f"0.{rest.partition('.')[0]}"

@@ -75,7 +75,7 @@ class Study:
     watch: list[RewardSpec] = field(default_factory=list)
     heads: str = "*"
     search: str = "exhaustive"
-    search_options: dict[str, float | int | bool | None] = field(default_factory=dict)
+    search_options: dict[str, int | float | bool | None] = field(default_factory=dict)
     budget: str | None = None
     rounds: int = 5
     heads_per_round: int = 3

@@ -15,6 +15,7 @@ ORDER = [
     "disk",
     "files",
     "heads",
+    "embedded",
     "checked",
     "perturb",
     "combine",
@@ -96,7 +97,7 @@ def test_module_imports_only_from_above(path: Path) -> None:
 def test_plugins_use_only_the_public_door(path: Path) -> None:
     for name in imports(path):
         if name.split(".")[0] == "pagopt":
-            assert name.split(".")[1] in {"reward", "isolated", "errors", "models", "study"}, f"{path} imports {name}"
+            assert name.split(".")[1] in {"reward", "isolated", "errors", "embedded", "study"}, f"{path} imports {name}"
 
 
 def test_the_order_is_complete() -> None:

@@ -20,7 +20,7 @@ from pagopt.errors import PagoptError, Terminated, UnknownName
 
 __all__ = ["main"]
 
-COMMANDS = ("search", "plan", "evaluate", "generate", "score", "rewards", "heads")
+COMMANDS = ("search", "plan", "evaluate", "generate", "score", "rewards", "heads", "store")
 
 OVERVIEW = """usage: pagopt COMMAND [options]
 
@@ -34,6 +34,7 @@ commands:
   score            score image files with a reward
   rewards          list the rewards
   heads [MODEL]    list the attention heads of a model
+  store FOLDER     what a store holds; check, prune, export and merge stores
 
 a first run:       pagopt search flat
 more help:         pagopt search --help
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Instead of the process's own.
 
     Returns:
-        The exit status: 0; 2 for what the user can put right; 130 after Ctrl-C; 143 after SIGTERM.
+        The exit status: 0; 1 where a check found something; 2 for what the user can put right; 130 after Ctrl-C;
+        143 after SIGTERM.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in {"-h", "--help", "help"}:
@@ -68,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise UnknownName("command", words[0], COMMANDS)
         command = importlib.import_module(f"pagopt.cli.{words[0]}")
         _quieten_libraries()
-        command.main(words[1:])
+        status = command.main(words[1:])
     except PagoptError as error:
         console.print("[bold red]error:[/]", end=" ")
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -79,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         if main_thread:
             signal.signal(signal.SIGTERM, before)
-    return 0
+    return int(status or 0)
 
 
 def _terminate(number: int, frame: object) -> None:

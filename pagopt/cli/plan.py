@@ -50,7 +50,7 @@ def main(words: list[str]) -> None:
         if folder.results() is not None:
             Console().print(f"{out} holds the finished run of this study: `pagopt search` with these words returns it.")
             return
-        run = Run(asked.study, asked.name, folder, asked.batch_size, asked.trainer, quiet=True)
+        run = Run(asked.study, asked.name, folder, asked.batch_size, asked.trainer, quiet=True, store=asked.store)
         try:
             show(make_plan(run), asked, gpu)
         finally:
@@ -73,9 +73,13 @@ def show(plan: Plan, asked: Request, gpu: str) -> None:
     table.add_row("all", *total, style="bold")
     console.print(table)
     many = f" on {plan.processes} processes" if plan.processes > 1 else ""
+    where = asked.store or f"of {asked.out}"
     console.print()
     for what, text in (
-        ("images", f"{at_most}{plan.images:,}, of which the store of {asked.out} has {plan.stored:,}"),
+        (
+            "images",
+            f"{at_most}{plan.images:,}, of which the store {where} has {plan.stored:,}",
+        ),
         ("blocks", f"{at_most}{plan.evaluations:,.0f} evaluations left, {plan.blocks} for an unguided image"),
         ("work", f"{plan.operations / 1e12:.3g} TFLOP for an unguided image, decoding included"),
         ("time", f"{at_most}{duration(plan.seconds)} here{many}, from batches of {asked.batch_size}"),

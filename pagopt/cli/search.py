@@ -33,6 +33,7 @@ examples:
   pagopt search flat
   pagopt search flat --out runs/mine --rounds 2 --scale 1.5
   pagopt search my_style.yaml --trainer.devices 2
+  pagopt search flat --store /data/store       one store for several searches, which may run at the same time
 """
 # Options of Lightning's Trainer that a predict loop has no use for.
 UNUSED = {
@@ -54,6 +55,9 @@ def parser() -> ArgumentParser:
     )
     command.add_argument("--config", action="config", help="Further YAML files; later ones win.")
     command.add_argument("--out", type=Path | None, help="Folder of the run. Default: runs/STUDY.")
+    command.add_argument(
+        "--store", type=Path | None, help="Folder of images and scores, shared with other runs. Default: OUT/store."
+    )
     command.add_argument("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
     command.add_class_arguments(Study, None)
     command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
@@ -70,6 +74,7 @@ class Request:
         out: The folder of its run.
         batch_size: Images in one batch.
         trainer: Options of Lightning's ``Trainer``.
+        store: Folder of images and scores; ``None`` for the run's own.
     """
 
     name: str
@@ -77,6 +82,7 @@ class Request:
     out: Path
     batch_size: int
     trainer: dict[str, Any]
+    store: Path | None = None
 
 
 def read(words: list[str], command: ArgumentParser) -> Request:
@@ -91,14 +97,14 @@ def read(words: list[str], command: ArgumentParser) -> Request:
     study = command.instantiate(options)
     fields = {key: getattr(study, key) for key in Study.__dataclass_fields__}
     out = options.out or Path("runs") / file.stem
-    return Request(file.stem, Study(**fields), out, options.batch_size, trainer_options(options.trainer))
+    return Request(file.stem, Study(**fields), out, options.batch_size, trainer_options(options.trainer), options.store)
 
 
 def main(words: list[str]) -> None:
     """Run the study that ``words`` name, and print a table."""
     asked = read(words, parser())
     before = (asked.out / "results.json").stat().st_mtime_ns if (asked.out / "results.json").exists() else None
-    results = run_study(asked.study, asked.name, asked.out, asked.batch_size, asked.trainer)
+    results = run_study(asked.study, asked.name, asked.out, asked.batch_size, asked.trainer, asked.store)
     finished = before == (asked.out / "results.json").stat().st_mtime_ns
     drawn = f"{results.images_generated} new images in {results.seconds:.0f} s"
     if os.environ.get("LOCAL_RANK", "0") == "0":
@@ -120,11 +126,16 @@ def show(results: Results, out: Path, drawn: str) -> None:
         rounds.add_column(column)
     if results.limits:
         rounds.add_column("heads that met the thresholds")
+    raced = any(done.right is not None for done in results.rounds)
+    if raced:
+        rounds.add_column("truly among the best, expected")
     for done in results.rounds:
         cells = [_shown(done.score), *(_shown(done.score_parts[label]) for label in parts)]
         if results.limits:
             met = passing(results, done)
             cells.append("not known" if met is None else f"{len(met)} of {len(done.scores)}")
+        if raced:
+            cells.append("" if done.right is None else f"{done.right:.1f} of {len(done.chosen)}")
         rounds.add_row(str(done.number), " ".join(done.chosen), *cells)
     console.print(rounds)
     console.print()

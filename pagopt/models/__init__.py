@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline
 
+from pagopt.embedded import EMBEDDED, scorer_folder
 from pagopt.errors import ModelError, UnknownName
 from pagopt.heads import HeadMap
 from pagopt.models.anatomy import Attention, Family, Output, Stream, Tap
@@ -37,7 +38,6 @@ __all__ = [
 
 FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), FLUX2Klein(), QwenImage())
 
-EMBEDDED = Path(__file__).parent / "emoji"
 ALIASES: dict[str, str] = {
     "emoji": str(EMBEDDED / "pipeline"),
     "sd3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
@@ -141,19 +141,6 @@ def head_map_of(name: str) -> HeadMap:
     except Exception as error:
         raise _cannot_load(source, error) from error
     return family.head_map_from_config(config)
-
-
-def scorer_folder(name: str) -> Path:
-    """The folder of an image-text scorer: the embedded one (``"emoji"``), or a path.
-
-    Raises:
-        UnknownName: If there is none.
-    """
-    folder = EMBEDDED / "scorer" if name == "emoji" else Path(name).expanduser()
-    if not (folder / "config.json").is_file():
-        hint = f"A scorer is a folder with a config.json, which {folder} is not."
-        raise UnknownName("scorer", name, ["emoji"], hint=hint)
-    return folder
 
 
 def _read_index(source: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pagopt.search.refinement import Refinement
 
 __all__ = [
     "SEARCHES",
+    "TITLES",
     "Evaluate",
     "HeadHunter",
     "LayerSweep",
@@ -37,6 +38,16 @@ SEARCHES: dict[str, Callable[..., Search]] = {
     "refinement": Refinement,
 }
 """By the name that a study gives them."""
+
+TITLES = {
+    "exhaustive": "HeadHunter",
+    "racing": "HeadHunter, racing",
+    "layers": "layer sweep",
+    "lookahead": "lookahead",
+    "random": "random subsets",
+    "refinement": "refinement",
+}
+"""What the found recipe is called in tables."""
 
 
 def make_search(name: str, rounds: int, heads_per_round: int, options: Mapping[str, Any]) -> Search:

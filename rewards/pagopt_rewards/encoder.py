@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from pagopt.embedded import scorer_folder
 from pagopt.errors import RewardError
 from pagopt_rewards.network import Network, TransformersNetwork, load_transformers, number_type
 from pagopt_rewards.preprocessing import Rounding, preparation, preprocess
@@ -134,8 +135,6 @@ class Encoder:
 
 def model_folder(model: str) -> Path:
     """The folder of a model by name; see :class:`Encoder`."""
-    from pagopt.models import scorer_folder
-
     if Path(model).expanduser().is_dir() or not HUB_ID.fullmatch(model):
         return scorer_folder(model)
     return _snapshot(model, [*SETTINGS, "model*.safetensors"], "*.safetensors", "")

@@ -101,6 +101,11 @@ def renderer(tiny_model: Path) -> Renderer:
     return Renderer(load_pipeline(str(tiny_model)), steps=2)
 
 
+def pictures(store: Path) -> list[Path]:
+    """The image files of a store, whatever their format."""
+    return sorted(path for path in (store / "images").rglob("*") if path.is_file())
+
+
 def scores(renderer: Renderer, reward: str, recipe: Recipe, tasks: Sequence[tuple[str, int]]) -> list[float]:
     """One picture at a time."""
     judge = load_reward(reward)
@@ -232,20 +237,20 @@ def test_a_stopped_comparison_loses_nothing(finished: Finished, tmp_path: Path) 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         run_comparison(comparison, out, batch_size=2, trainer=TRAINER)
-    before = {path.name: path.stat().st_mtime_ns for path in (out / "store").rglob("*.png")}
+    before = {path.name: path.stat().st_mtime_ns for path in pictures(out / "store")}
     assert len(before) > 8
     assert not (out / "comparison.json").exists()
     rest = run_comparison(comparison, out, batch_size=2, trainer=TRAINER)
-    after = {path.name: path.stat().st_mtime_ns for path in (out / "store").rglob("*.png")}
+    after = {path.name: path.stat().st_mtime_ns for path in pictures(out / "store")}
     assert before.items() <= after.items()
     assert rest.images_generated == len(after) - len(before)
 
 
 def test_distances_to_reference_pictures(finished: Finished, reward_file: Path, tmp_path: Path) -> None:
-    drawn = sorted((finished.out / "store").rglob("*.png"))[:9]
+    drawn = pictures(finished.out / "store")[:9]
     (tmp_path / "real" / "more").mkdir(parents=True)
     for number, path in enumerate(drawn):
-        shutil.copy(path, tmp_path / "real" / ("more" if number % 2 else "") / f"{number}.png")
+        shutil.copy(path, tmp_path / "real" / ("more" if number % 2 else "") / f"{number}{path.suffix}")
     (tmp_path / "real" / "notes.txt").write_text("not a picture")
     comparison = replace(
         finished.comparison, reference=tmp_path / "real", features=RewardSpec(f"{reward_file}:Grid"), best_of=False
@@ -262,7 +267,9 @@ def test_distances_to_reference_pictures(finished: Finished, reward_file: Path, 
     real = features(drawn).astype(float)
     for one in found.methods:
         keys = outcome.standing(one.method).images
-        own = features([next((finished.out / "store").rglob(f"{key}.png")) for key in keys]).astype(float)
+        own = features([next(p for p in pictures(finished.out / "store") if p.stem == key) for key in keys]).astype(
+            float
+        )
         # The formula as it stands, with a matrix root by eigenvalues.
         a, b = np.cov(real.T), np.cov(own.T)
         root = np.sqrt(np.clip(np.linalg.eigvals(a @ b).real, 0, None)).sum()

@@ -37,7 +37,7 @@ def environment() -> dict[str, str]:
 
 def times(out: Path) -> dict[str, int]:
     """When every image of a run was written."""
-    return {path.name: path.stat().st_mtime_ns for path in (out / "store").rglob("*.png")}
+    return {path.name: path.stat().st_mtime_ns for path in (out / "store").rglob("*.webp")}
 
 
 def test_a_run_leaves_what_it_promises_and_returns_at_once_the_second_time(study: Study, tmp_path: Path) -> None:

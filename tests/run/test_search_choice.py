@@ -22,7 +22,7 @@ TRAINER = {"accelerator": "cpu"}
 
 
 def drawn(out: Path) -> int:
-    return len(list((out / "store" / "images").rglob("*.png")))
+    return len(list((out / "store" / "images").rglob("*.webp")))
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHES))
@@ -57,12 +57,12 @@ def test_more_budget_goes_on_in_the_same_folder(study: Study, tmp_path: Path) ->
     out = tmp_path / "run"
     short = run_study(replace(study, budget="40-images"), "tiny", out, trainer=TRAINER)
     assert len(short.rounds) == 1
-    before = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.png") if path.name != "sheet.png"}
+    before = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.webp") if path.name != "sheet.png"}
     again = run_study(replace(study, budget="40-images"), "tiny", out, trainer=TRAINER)
     assert again == short
     whole = run_study(study, "tiny", out, trainer=TRAINER)
     assert len(whole.rounds) == 2
-    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in out.rglob("*.png")}.items()
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in out.rglob("*.webp")}.items()
     with pytest.raises(StudyError, match="holds the run of another study"):
         run_study(replace(study, scale=1.25), "tiny", out, trainer=TRAINER)
 

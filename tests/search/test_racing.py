@@ -12,7 +12,8 @@ from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search import HeadHunter
-from pagopt.search.racing import Racing, rungs
+from pagopt.search.race import rungs
+from pagopt.search.racing import Racing
 from tests.search.landscape import World
 
 
@@ -105,6 +106,7 @@ def test_the_trace_says_who_took_part_and_how_sure_it_is() -> None:
     for done in rounds:
         assert 0 < done.right <= 3
         assert set(done.tasks) == set(done.scores)
+        assert f"A race of {len(done.scores)} heads over 16 tasks: {sum(done.tasks.values())} images" in done.note
         assert all(2 <= count <= 16 for count in done.tasks.values())
         assert min(done.tasks[name] for name in done.chosen) > 2
 
