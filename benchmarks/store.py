@@ -1,6 +1,6 @@
 """How fast a store is: a million rows in its index, and what image files cost as PNG and as WebP.
 
-The rows are made up; the files of the keys that are looked up are real (links to one image), as a look-up asks for them.
+The rows are made up; the files of the keys that are looked up are real (links to one image): a look-up asks for them.
 
     python -m benchmarks.store --rows 1000000 --keys 10000 --rounds 5
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -174,10 +175,20 @@ class Run:
         """Score the search tasks without guidance."""
         self.baseline = {k: table[0] for k, table in self.evaluator([PLAIN], self.tasks).items()}
 
-    def rank(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None) -> Ranking:
-        """The recipes in the objective's order on the search tasks, or on those at these positions."""
+    def rank(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0) -> Ranking:
+        """The recipes in the objective's order; see :class:`pagopt.search.Evaluate`."""
         chosen = self.tasks if tasks is None else [self.tasks[i] for i in tasks]
-        return self.objective.rank(self.evaluator(recipes, chosen), self.baseline)
+        evaluator = self.evaluator if part == 1 else self._cheaper(max(1, round(part * self.study.steps)))
+        return self.objective.rank(evaluator(recipes, chosen), self.baseline)
+
+    @cache  # noqa: B019 - a run lives as long as its command
+    def _cheaper(self, steps: int) -> Evaluator:
+        """The evaluator for images with fewer steps."""
+        study, size = self.study, self.evaluator.batch_size
+        renderer = Renderer(
+            self.renderer.pipe, steps, study.height, study.width, study.distilled_guidance, study.compile
+        )
+        return Evaluator(renderer, self.objective.rewards, self.store, self.trainer, size, self.progress)
 
     def _compared(self) -> int:
         """Images of the other methods on the search tasks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -76,7 +77,7 @@ class Allowance:
         agree: Makes all processes take the first one's word, since their clocks differ.
 
     Attributes:
-        asked: Images asked for so far, those that the store had included.
+        asked: Images asked for so far, those that the store had included; one with half the steps is half an image.
     """
 
     evaluate: Evaluate
@@ -87,20 +88,22 @@ class Allowance:
     agree: Callable[[bool], bool] = bool
     asked: int = field(default=0, init=False)
 
-    def __call__(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None) -> Ranking | NDArray[np.float64]:
+    def __call__(
+        self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0
+    ) -> Ranking | NDArray[np.float64]:
         """Score recipes, if that is paid for.
 
         Raises:
             Spent: If it is not; nothing was drawn.
         """
-        wanted = len(recipes) * (self.tasks if tasks is None else len(tasks))
+        wanted = math.ceil(part * len(recipes) * (self.tasks if tasks is None else len(tasks)))
         if self.images is not None and self.asked + wanted > self.images:
             raise Spent
         late = self.until is not None and time.monotonic() + wanted * self.pace > self.until
         if self.until is not None and self.agree(late):
             raise Spent
         self.asked += wanted
-        return self.evaluate(recipes, tasks)
+        return self.evaluate(recipes, tasks) if part == 1 else self.evaluate(recipes, tasks, part)
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,16 @@ OnRound: TypeAlias = "Callable[[Round], None]"
 class Evaluate(Protocol):
     """Ranks recipes on the search tasks, or scores them."""
 
-    def __call__(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None) -> Ranking | NDArray[np.float64]:
+    def __call__(
+        self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0
+    ) -> Ranking | NDArray[np.float64]:
         """Called with a batch of recipes; the more at once, the fuller the batches of images.
 
         Args:
             recipes: At least one.
             tasks: Positions of the search tasks to draw; ``None`` is all of them.
+            part: The part of the inference steps to draw with, above 0. A function of one's own may leave this out,
+                unless the search is asked for cheap looks.
 
         Returns:
             A ranking (:meth:`pagopt.reward.Objective.rank`), or scores of shape ``(n_recipes, n_tasks)``, higher is

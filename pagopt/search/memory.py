@@ -53,8 +53,10 @@ class Memory:
             return len(recipes) * self.tasks
         return sum(len(self._missing(recipe.key(), range(self.tasks))) for recipe in recipes)
 
-    def __call__(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None) -> Ranking:
+    def __call__(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0) -> Ranking:
         """As :class:`~pagopt.search.interface.Evaluate`; recipes of one batch are distinct."""
+        if part != 1:
+            return ranked(self.evaluate(recipes, tasks, part))
         columns = list(range(self.tasks)) if tasks is None else list(tasks)
         if not self.additive:
             ranking = self._ask(recipes, columns)

@@ -13,17 +13,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from pagopt.errors import StudyError
 from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
-from pagopt.search.evidence import Belief
+from pagopt.search.evidence import Belief, believe
 from pagopt.search.headhunter import HeadHunter
 from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_pool, ranked
 from pagopt.search.race import FIRST, Race
 
-__all__ = ["Racing"]
+__all__ = ["CHECKED", "TRUSTED", "Racing"]
+
+CHECKED = 16
+"""Heads that show whether a first look can be trusted."""
+
+TRUSTED = 0.5
+"""The rank correlation from which on it is."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,9 @@ class Racing:
         confidence: A head goes when it is among the best with a probability below ``1 - confidence``.
         start: The share of the remaining heads with which a later round begins: those that were best before.
         rescue: The share of the remaining heads that is brought back beside them, at random.
+        cheap: A first look at all heads with this part of the inference steps, above 0 and below 1; round 1 then begins
+            like a later round. ``None`` is without. Some heads are drawn with all steps, too: if the two do not agree
+            (their rank correlation is below ``TRUSTED``), the look is dropped.
         seed: Of the order of the tasks and of the rescue pool.
 
     Raises:
@@ -52,6 +62,7 @@ class Racing:
     confidence: float = 0.98
     start: float = 0.34
     rescue: float = 0.1
+    cheap: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +72,8 @@ class Racing:
                 raise StudyError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
         if not 0 <= self.rescue <= 1:
             raise StudyError(f"rescue must be from 0 to 1, not {self.rescue}")
+        if self.cheap is not None and not 0 < self.cheap < 1:
+            raise StudyError(f"cheap must be above 0 and below 1, not {self.cheap}; leave it out to draw all steps")
         if not 0.5 <= self.confidence < 1:
             raise StudyError(f"confidence must be at least 0.5 and below 1, not {self.confidence}")
 
@@ -69,7 +82,7 @@ class Racing:
         if self.budget is not None:
             return self.budget
         exhaustive = HeadHunter(self.rounds, self.heads_per_round).images(pool, tasks)
-        fewest = sum(self.starters(pool)) * min(FIRST, tasks) + self.rounds * tasks
+        fewest = sum(self.starters(pool)) * min(FIRST, tasks) + self.rounds * tasks + self._look_images(pool, tasks)
         return max(math.floor(self.share * exhaustive), fewest)
 
     def starters(self, pool: int) -> list[int]:
@@ -77,9 +90,30 @@ class Racing:
         remaining = [pool - r * self.heads_per_round for r in range(self.rounds)]
         fewest = 2 * self.heads_per_round
         return [
-            left if number == 0 else min(left, max(fewest, math.ceil((self.start + self.rescue) * left)))
+            left
+            if number == 0 and self.cheap is None
+            else min(left, max(fewest, math.ceil((self.start + self.rescue) * left)))
             for number, left in enumerate(remaining)
         ]
+
+    def _look_images(self, pool: int, tasks: int) -> int:
+        """What the first look costs, in images with all steps."""
+        if self.cheap is None:
+            return 0
+        return math.ceil(self.cheap * pool * min(FIRST, tasks)) + min(CHECKED, pool) * min(FIRST, tasks)
+
+    def _look(
+        self, evaluate: Evaluate, heads: list[Head], recipe: Recipe, tasks: Sequence[int], chance: np.random.Generator
+    ) -> tuple[Standing, float]:
+        """A first look with fewer steps, and its rank correlation with full images; empty where that is too low."""
+        recipes = [recipe.replace(heads=(head,)) for head in heads]
+        standing = Standing()
+        standing.update(heads, believe(ranked(evaluate(recipes, tasks, self.cheap or 1.0)).values))
+        checked = sorted(chance.choice(len(heads), min(CHECKED, len(heads)), replace=False).tolist())
+        full = ranked(evaluate([recipes[i] for i in checked], tasks)).values.mean(axis=1)
+        cheap = [standing.mean[heads[i]] for i in checked]
+        agreement = float(spearmanr(cheap, full).statistic) if np.ptp(full) > 0 and np.ptp(cheap) > 0 else 0.0
+        return (standing if agreement >= TRUSTED else Standing()), agreement
 
     def run(
         self, evaluate: Evaluate, pool: Sequence[Head], recipe: Recipe, tasks: int, on_round: OnRound | None = None
@@ -93,7 +127,19 @@ class Racing:
         chance = np.random.default_rng(self.seed)
         starters = self.starters(len(remaining))
         left = self.images(len(remaining), tasks) - self.rounds * tasks
-        standing = Standing()
+        standing, looked = Standing(), ""
+        if self.cheap is not None:
+            standing, agreement = self._look(
+                evaluate, remaining, recipe, chance.permutation(tasks)[:FIRST].tolist(), chance
+            )
+            left -= self._look_images(len(remaining), tasks)
+            if not standing.mean:
+                starters[0] = len(remaining)
+            looked = (
+                f" A first look at all heads with {self.cheap:.0%} of the steps agreed with full images by "
+                f"{agreement:.2f} (rank correlation of {CHECKED} heads)"
+                + ("." if standing.mean else f", less than {TRUSTED}: all heads raced.")
+            )
         selected: list[Head] = []
         rounds: list[Round] = []
         for number in range(self.rounds):
@@ -121,7 +167,7 @@ class Racing:
                 score_parts={label: Estimate.of(table[0]) for label, table in selection.parts.items()},
                 tasks={str(head): int(count) for head, count in zip(heads, race.seen, strict=True)},
                 right=round(right, 3),
-                note=self._note(race, right),
+                note=self._note(race, right) + (looked if number == 0 else ""),
             )
             standing.update(heads, race.belief)
             remaining = [head for head in remaining if head not in best]

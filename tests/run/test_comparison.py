@@ -265,6 +265,7 @@ def test_distances_to_reference_pictures(finished: Finished, reward_file: Path, 
         return np.stack([np.asarray(Image.open(file).convert("RGB").resize((2, 2))).ravel() for file in files])
 
     real = features(drawn).astype(float)
+    files = {path.stem: path for path in pictures(finished.out / "store")}
     for one in found.methods:
         keys = outcome.standing(one.method).images
         own = features([next(p for p in pictures(finished.out / "store") if p.stem == key) for key in keys]).astype(

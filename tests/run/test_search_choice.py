@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -142,3 +144,15 @@ def test_options_of_a_search_are_checked_when_the_study_is_made(study: Study) ->
     both = [RewardSpec("colorfulness"), RewardSpec("brightness")]
     with pytest.raises(StudyError, match=r"racing compares .* combine: pareto .* take search: exhaustive"):
         replace(study, search="racing", reward=both, combine="pareto")
+
+
+def test_a_first_look_draws_fewer_steps(study: Study, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    raced = replace(study, search="racing", search_options={"cheap": 0.5, "share": 1.0}, rounds=1)
+    results = run_study(raced, "tiny", out, trainer=TRAINER)
+    assert "A first look at all heads with 50% of the steps" in results.rounds[0].note
+    database = sqlite3.connect(out / "store" / "index.sqlite")
+    steps = [json.loads(row[0])["steps"] for row in database.execute("SELECT description FROM images")]
+    database.close()
+    assert steps.count(1) == 6 * 2
+    assert set(steps) == {1, 2}

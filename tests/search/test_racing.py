@@ -93,6 +93,27 @@ def test_the_rescue_pool_brings_back_a_head_that_was_weak_alone() -> None:
     assert selected(0.3) >= 3
 
 
+def test_a_first_look_with_fewer_steps_makes_round_one_cheaper() -> None:
+    world = World(1, noise=0.3)
+    recipe, trace = Racing(2, 3, cheap=0.5).run(world, world.pool, Recipe(), tasks=16)
+    assert {(heads, part) for heads, _, part in world.looked} == {((head,), 0.5) for head in world.pool}
+    assert len(trace[0].scores) < 30
+    assert "A first look at all heads with 50% of the steps agreed with full images by" in trace[0].note
+    assert "first look" not in trace[1].note
+    cost = len(world.drawn) + 0.5 * len(world.looked)
+    assert cost <= Racing(2, 3, cheap=0.5).images(48, 16)
+    best = sorted(world.pool, key=lambda head: -world.effect[head])[:6]
+    assert len(set(recipe.heads) & set(best)) >= 4
+
+
+def test_a_first_look_that_disagrees_is_dropped() -> None:
+    world = World(1, noise=0.3)
+    world.honest = False
+    _, trace = Racing(2, 3, cheap=0.5, share=0.4).run(world, world.pool, Recipe(), tasks=16)
+    assert len(trace[0].scores) == 48
+    assert "less than 0.5: all heads raced" in trace[0].note
+
+
 def test_the_trace_says_who_took_part_and_how_sure_it_is() -> None:
     world = World(2)
     rounds: list[Round] = []
@@ -125,6 +146,7 @@ def test_the_same_seed_races_alike() -> None:
         ({"share": 0.0}, "share must be above 0"),
         ({"start": 1.5}, "start must be above 0 and at most 1, not 1.5"),
         ({"rescue": -0.1}, "rescue must be from 0 to 1"),
+        ({"cheap": 1.0}, "cheap must be above 0 and below 1"),
         ({"confidence": 1.0}, "confidence must be at least 0.5 and below 1"),
     ],
 )

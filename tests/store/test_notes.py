@@ -28,6 +28,9 @@ def test_a_store_of_the_first_versions_takes_notes(store: Store) -> None:
     store.close()
     with sqlite3.connect(store.index) as database:
         database.execute("DROP TABLE notes")
+        database.execute("ALTER TABLE images DROP COLUMN bytes")
+        database.execute("ALTER TABLE images DROP COLUMN made")
+        database.execute("UPDATE meta SET value = '1'")
     database.close()
     with Store(store.folder) as old:
         assert old.get_notes("looks@1", [KEY]) == {}

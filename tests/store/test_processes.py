@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from entries import DESCRIPTION, IMAGE, KEY, entry
 
-import pagopt.store
+import pagopt.store.store
 from pagopt.errors import StoreError
 from pagopt.store import Store
 
@@ -47,7 +47,7 @@ def test_processes_write_at_once(tmp_path: Path) -> None:
         for number in range(40):
             key, image, _ = entry(number)
             assert store.get_image(key).tobytes() == image.tobytes()
-    assert not [path for path in (tmp_path / "images").rglob("*") if path.is_file() and path.suffix != ".png"]
+    assert not [path for path in (tmp_path / "images").rglob("*") if path.is_file() and path.suffix != ".webp"]
 
 
 def test_a_killed_process_loses_its_batch_only(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_fork_gets_a_connection_of_its_own(store: Store) -> None:
 
 
 def test_patience_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pagopt.store, "PATIENCE", 0.1)
+    monkeypatch.setattr(pagopt.store.store, "PATIENCE", 0.1)
     holder = sqlite3.connect(store.index, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     store.close()

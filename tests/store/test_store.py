@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sqlite3
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ def test_an_image_comes_back_exactly(store: Store) -> None:
     assert store.has_image(KEY)
     assert store.get_image(KEY).tobytes() == IMAGE.tobytes()
     assert store.get_image(KEY).mode == "RGB"
-    assert store.image_path(KEY) == store.folder / "images" / KEY[:2] / f"{KEY}.png"
+    assert store.image_path(KEY) == store.folder / "images" / KEY[:2] / f"{KEY}.webp"
     assert store.counts() == {"images": 1, "scores": 0}
 
 
@@ -123,10 +125,12 @@ def test_the_documented_schema(store: Store) -> None:
     store.put_image(KEY, IMAGE, DESCRIPTION)
     store.put_scores("clip", {KEY: 0.5})
     documented = textwrap.dedent(pagopt.store.__doc__ or "")
+    page = (Path(__file__).parent.parent.parent / "docs" / "store.md").read_text(encoding="utf-8")
     database = sqlite3.connect(store.index)
     for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-        columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-        (line,) = [line for line in documented.splitlines() if line.split()[:1] == [table]]
-        assert all(column in line for column in columns)
+        columns = [f"{row[1]} {row[2]}" for row in database.execute(f"PRAGMA table_info({table})")]
+        for text in (documented, page):
+            (line,) = [line for line in text.splitlines() if re.match(rf" *{table} +\(", line)]
+            assert all(column in line for column in columns), text
     assert database.execute("SELECT * FROM scores").fetchall() == [(KEY, "clip", 0.5)]
     database.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from entries import DESCRIPTION, IMAGE, KEY, entry
 
-import pagopt.store
+import pagopt.store.store
 from pagopt.errors import StoreError
 from pagopt.store import Store
 
@@ -28,7 +28,7 @@ from pagopt.store import Store
 def test_what_was_finished_before_a_failure_is_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch, number: int, says: str
 ) -> None:
-    whole, left = pagopt.store.write_bytes, [2]
+    whole, left = pagopt.store.store.write_bytes, [2]
 
     def full(path: Path, data: bytes) -> None:
         if not left[0]:
@@ -36,7 +36,7 @@ def test_what_was_finished_before_a_failure_is_kept(
         left[0] -= 1
         whole(path, data)
 
-    monkeypatch.setattr(pagopt.store, "write_bytes", full)
+    monkeypatch.setattr(pagopt.store.store, "write_bytes", full)
     entries = [entry(i) for i in range(4)]
     with pytest.raises(StoreError, match=says) as caught:
         store.put_images(entries)
@@ -113,7 +113,7 @@ def test_a_damaged_index_is_built_again_from_the_images(store: Store, how: str) 
     ):
         damaged.missing_images(key for key, *_ in entries)
     store.index.rename(store.folder / "damaged")
-    foreign = store.folder / "images" / "ab" / f"{'ab' * 32}.png"  # an image with another description
+    foreign = store.folder / "images" / "ab" / f"{'ab' * 32}.webp"  # an image with another description
     foreign.parent.mkdir(exist_ok=True)
     foreign.write_bytes(store.image_path(KEY).read_bytes())
     (store.folder / "images" / "ab" / "cat.png").write_bytes(b"")
@@ -123,10 +123,15 @@ def test_a_damaged_index_is_built_again_from_the_images(store: Store, how: str) 
 
 
 def test_an_index_of_another_version_or_program(store: Store, tmp_path: Path) -> None:
-    store._database().execute("UPDATE meta SET value = '2'")
+    for version, said in (("3", "3"), ("two", "two"), ("", ""), ("0", "0")):
+        store._database().execute("UPDATE meta SET value = ?", (version,))
+        store.close()
+        for read_only in (False, True):
+            with pytest.raises(StoreError, match=f"has schema {said}, and this version of pagopt knows 1 to 2"):
+                Store(store.folder, read_only)
+        store._connection = sqlite3.connect(store.index, isolation_level=None)
+        store._process = os.getpid()
     store.close()
-    with pytest.raises(StoreError, match="has schema 2, and this version of pagopt writes 1"):
-        Store(store.folder)
     other = sqlite3.connect(tmp_path / "index.sqlite")
     other.execute("CREATE TABLE cats (name TEXT)")
     other.close()

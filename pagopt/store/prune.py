@@ -71,7 +71,7 @@ def needed_by(paths: Iterable[Path]) -> Needed:
         for file in files:
             try:
                 data = json.loads(file.read_text(encoding="utf-8"))
-                if isinstance(data, dict) and "heads" in data.get("recipe", data):
+                if isinstance(data, dict) and isinstance(data.get("recipe"), dict):
                     recipes.append(as_described(load_recipe(file)[0]))
                     continue
             except (OSError, ValueError, PagoptError) as error:

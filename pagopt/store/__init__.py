@@ -2,9 +2,9 @@
 
 A folder holds ``images/ab/<key>.webp``, lossless, with its description inside, and ``index.sqlite``::
 
-    meta   (name TEXT PRIMARY KEY, value TEXT)                  schema = 2
-    images (key TEXT PRIMARY KEY, description TEXT,             the JSON whose sha256 is the key
-            bytes INTEGER, made REAL)                           size of the file, seconds since 1970; NULL: not known
+    meta   (name TEXT PRIMARY KEY, value TEXT)   schema = 2
+    images (key TEXT PRIMARY KEY, description TEXT, bytes INTEGER, made REAL)
+           description: the JSON whose sha256 is the key; size of the file; seconds since 1970; NULL: not known
     scores (image_key TEXT, reward_key TEXT, score REAL, PRIMARY KEY (image_key, reward_key))
     notes  (image_key TEXT, kind TEXT, content TEXT, PRIMARY KEY (image_key, kind))   JSON, such as an image's looks
 

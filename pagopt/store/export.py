@@ -107,7 +107,8 @@ def _parquet(store: Store, to: Path) -> int:
         from pyarrow import parquet
     except ImportError as error:
         raise StoreError(
-            "a Parquet file needs the package pyarrow: pip install 'pagopt[parquet]'. A folder needs nothing: --to FOLDER"
+            "a Parquet file needs the package pyarrow: pip install 'pagopt[parquet]'. "
+            "A folder needs nothing: --to FOLDER"
         ) from error
     if to.exists():
         raise StoreError(f"{to} exists; choose another file")

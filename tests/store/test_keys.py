@@ -1,0 +1,131 @@
+"""Whatever changes an image changes its key, and nothing else does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+
+from pagopt import render, targets
+from pagopt.evaluate import Generation
+from pagopt.models import load_pipeline
+from pagopt.recipe import Recipe
+from pagopt.render import Job, Renderer, Task, major_version
+from pagopt.store import Store
+from pagopt.targets import register_target
+from pagopt.targets.identity import Identity
+
+RECIPE = Recipe("L1.H0 L2.H1", strength=0.5, scale=2.0, cfg=1.0)
+JOB = Job(RECIPE, Task("red apple", 3))
+
+
+def key(store: Store, job: Job = JOB, change: Callable[[Any], object] = id, model: str = "", **settings: Any) -> str:
+    """The key of a job with a pipeline that was changed."""
+    pipe = load_pipeline(model)
+    change(pipe)
+    return Generation(Renderer(pipe, **{"steps": 2, **settings}), {}, store).key(job)
+
+
+@pytest.fixture
+def named(store: Store, tiny_model: Path) -> Callable[..., str]:
+    return lambda *rest, **named: key(store, *rest, **{"model": str(tiny_model), **named})
+
+
+def test_recipe_prompt_and_seed(named: Callable[..., str], store: Store, tiny_model: Path) -> None:
+    generation = Generation(Renderer(load_pipeline(str(tiny_model)), steps=2), {}, store)
+    jobs = [JOB, Job(RECIPE, Task("red apple", 4)), Job(RECIPE, Task("red apples", 3))]
+    changes: list[dict[str, Any]] = [
+        {"heads": "L1.H0"}, {"heads": "L1.H0 L2.H1", "strength": (0.5, 0.6)}, {"scale": 2.5}, {"cfg": 2.0},
+        {"interval": (0.0, 0.5)}, {"target": "uniform"}, {"scale": 0.0},
+    ]  # fmt: skip
+    jobs += [Job(RECIPE.replace(**change), JOB.task) for change in changes]
+    assert len({generation.key(job) for job in jobs}) == len(jobs)
+    assert generation.key(JOB) == named() == generation.key(Job(RECIPE.replace(cfg=None), JOB.task))
+
+
+def test_settings_of_the_renderer(named: Callable[..., str], store: Store, tiny_model: Path) -> None:
+    keys = [named(**change) for change in ({}, {"steps": 3}, {"height": 8}, {"width": 8})]
+    keys.append(Generation(Renderer(load_pipeline(str(tiny_model)), steps=2), {}, store, "bf16-true").key(JOB))
+    keys.append(named(change=lambda pipe: pipe.to(torch.bfloat16)))
+    keys.append(named(change=lambda pipe: pipe.vae.enable_tiling()))
+    assert len(set(keys)) == len(keys)
+
+
+def test_weights(named: Callable[..., str]) -> None:
+    def tune(pipe: Any) -> None:
+        next(pipe.transformer.parameters()).data.mul_(1.5)
+
+    assert named(change=tune) != named()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_scheduler_counts_also_when_it_is_exchanged_later(store: Store, tiny_model: Path, when: str) -> None:
+    shift, solver = FlowMatchEulerDiscreteScheduler(shift=2.5), DPMSolverMultistepScheduler(use_flow_sigmas=True)
+    keys = set()
+    for scheduler in (None, shift, solver):
+        pipe = load_pipeline(str(tiny_model))
+        if when == "before" and scheduler is not None:
+            pipe.scheduler = scheduler
+        generation = Generation(Renderer(pipe, steps=2), {}, store)
+        generation.key(JOB)  # the fingerprint is taken
+        if when == "after" and scheduler is not None:
+            pipe.scheduler = scheduler
+        keys.add(generation.key(JOB))
+    assert len(keys) == 3
+    pipe = load_pipeline(str(tiny_model))
+    name = render.scheduler_name(pipe.scheduler)
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    assert render.scheduler_name(pipe.scheduler) == name
+    assert name.startswith("FlowMatchEulerDiscreteScheduler@")
+
+
+@pytest.mark.parametrize("library", ["torch", "diffusers", "transformers"])
+def test_major_versions(named: Callable[..., str], monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    before, module = named(), getattr(render, library)
+    parts = module.__version__.split(".")
+    at = 1 if parts[0] == "0" else 0
+    patch = ".".join([*parts[: at + 1], "99"])
+    parts[at] = str(int(parts[at]) + 1)
+    monkeypatch.setattr(module, "__version__", patch)
+    assert named() == before
+    monkeypatch.setattr(module, "__version__", ".".join(parts))
+    assert named() != before
+
+
+def test_pagopts_own_drawing(named: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = named()
+    monkeypatch.setattr(render, "_DRAWING", render._DRAWING + 1)
+    assert named() != before
+
+
+def test_the_source_of_ones_own_target(store: Store, tiny_model: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(targets, "_TARGETS", dict(targets._TARGETS))
+    file = tmp_path / "mine.py"
+    module = ModuleType("mine_for_a_test")
+    module.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "mine_for_a_test", module)
+
+    @register_target
+    @dataclass(frozen=True)
+    class Mine(Identity):
+        name: ClassVar[str] = "mine"
+
+    Mine.__module__ = "mine_for_a_test"
+    generation = Generation(Renderer(load_pipeline(str(tiny_model)), steps=2), {}, store)
+    keys = []
+    for text in ("a = 1", "a = 2"):
+        file.write_text(text)
+        keys.append(generation.key(Job(RECIPE.replace(target="mine"), JOB.task)))
+    assert len(set(keys)) == 2
+    assert "target_source" not in generation.describe(JOB)
+
+
+def test_a_major_version() -> None:
+    assert [major_version(v) for v in ("2.13.0+cpu", "0.42.1", "5.24.0", "3", "0.1")] == ["2", "0.42", "5", "3", "0.1"]
