@@ -36,8 +36,8 @@ FACTS = {
     "recipe": {"cfg": 1.0, "heads": ["L1.H3", "L6.H3", "L6.H4"], "interval": [0.0, 1.0], "scale": 2.0, "strength": 1.0},
     "scheduler": "FlowMatchEulerDiscreteScheduler@0123456789ab", "steps": 28, "torch": "2", "width": 1024,
 }  # fmt: skip
-START = "import time; t = time.perf_counter(); from pagopt.store import Store; s = Store({folder!r})"
-START += "; s.has_image('0' * 64); print(time.perf_counter() - t)"
+START = "import time; t, c = time.perf_counter(), time.process_time(); from pagopt.store import Store; s = Store({folder!r})"
+START += "; s.has_image('0' * 64); print(time.perf_counter() - t, time.process_time() - c)"
 FORMATS: dict[str, dict[str, Any]] = {
     "PNG, level 1": {"format": "PNG", "compress_level": 1},
     "PNG, level 6": {"format": "PNG"},
@@ -72,18 +72,20 @@ def measure(folder: Path, rows: int, count: int, rounds: int) -> None:
         if store.counts()["images"] != rows:
             print(f"made {rows:,} rows in {clock(lambda: fill(store, keys)):.1f} s")
         print(f"index: {store.index.stat().st_size / 1e6:,.0f} MB")
-    starts, images, scores = [], [], []
+    starts: list[tuple[float, float]] = []
+    images: list[tuple[float, float]] = []
+    scores: list[tuple[float, float]] = []
     for number in range(rounds):
         some = random.Random(number).sample(keys, count)
         link(folder, some)
         starts.append(start(folder))
         with Store(folder) as store:
-            begin = time.perf_counter()
+            begin = now()
             missing = store.missing_images(some)
-            images.append(time.perf_counter() - begin)
-            begin = time.perf_counter()
+            images.append(since(begin))
+            begin = now()
             known = store.get_scores("clip@1", some)
-            scores.append(time.perf_counter() - begin)
+            scores.append(since(begin))
             if missing or len(known) != len(some):
                 raise SystemExit("the store did not find what it has")
     print(f"load: {' '.join(f'{load:.1f}' for load in os.getloadavg())} on {os.cpu_count()} cores")
@@ -120,10 +122,11 @@ def link(folder: Path, keys: Sequence[str]) -> None:
             os.link(whole, path)
 
 
-def start(folder: Path) -> float:
-    """Seconds that a new process takes to the first answer, its own start left out."""
+def start(folder: Path) -> tuple[float, float]:
+    """What a new process takes to the first answer, its own start left out: seconds, and processor seconds."""
     words = [sys.executable, "-c", START.format(folder=str(folder))]
-    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    wall, busy = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    return float(wall), float(busy)
 
 
 def clock(work: Callable[[], object]) -> float:
@@ -133,10 +136,23 @@ def clock(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def told(what: str, seconds: Sequence[float]) -> None:
+def now() -> tuple[float, float]:
+    """Seconds, and processor seconds of this process, which other processes hardly change."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(begin: tuple[float, float]) -> tuple[float, float]:
+    """The same, from then on."""
+    wall, busy = now()
+    return wall - begin[0], busy - begin[1]
+
+
+def told(what: str, times: Sequence[tuple[float, float]]) -> None:
     """Print a line: median, least, most."""
+    seconds, busy = zip(*times, strict=True)
     low, high = min(seconds), max(seconds)
-    print(f"{what}: {statistics.median(seconds):.3f} s (of {len(seconds)}: {low:.3f} to {high:.3f})")
+    spent = f"processor {statistics.median(busy):.3f} s"
+    print(f"{what}: {statistics.median(seconds):.3f} s (of {len(seconds)}: {low:.3f} to {high:.3f}), {spent}")
 
 
 def files() -> Iterator[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pagopt.store import Store
     from pagopt.study import Study
     from pagopt.targets import register_target
+    from pagopt.tuning import Tuning, tune
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ _HOMES = {
     "Store": "store",
     "Study": "study",
     "Task": "render",
+    "Tuning": "tuning",
     "compile_blocks": "compiled",
     "guided": "guide",
     "guided_flux_blocks": "flux_blocks",
@@ -54,6 +56,7 @@ _HOMES = {
     "make_trainer": "evaluate",
     "register_target": "targets",
     "run_study": "experiment",
+    "tune": "tuning",
     "uncompile_blocks": "compiled",
 }
 
@@ -70,6 +73,7 @@ __all__ = [
     "Store",
     "Study",
     "Task",
+    "Tuning",
     "compile_blocks",
     "guided",
     "guided_flux_blocks",
@@ -79,6 +83,7 @@ __all__ = [
     "make_trainer",
     "register_target",
     "run_study",
+    "tune",
     "uncompile_blocks",
 ]
 

@@ -246,6 +246,14 @@ class Evaluator:
             self.images_generated += missing
         return self._table(keys)
 
+    def launch(self) -> None:
+        """Start the other processes, if there are any and they do not run yet.
+
+        Lightning starts them in the first predict loop, and there is none where the store has everything. Whoever lets
+        one process decide for all calls this before the first decision, on every process.
+        """
+        self._predict([])
+
     def looks(self, keys: Sequence[str]) -> list[Looks]:
         """How the images with these keys look. They were measured when they were drawn; older ones are now.
 

@@ -177,10 +177,10 @@ class Study:
         return ", ".join(part for part in (self.style, content) if part)
 
 
-def available_studies() -> dict[str, Path]:
+def available_studies(group: str = "pagopt.studies") -> dict[str, Path]:
     """Names and files of the installed studies (entry points of the group ``pagopt.studies``)."""
     studies: dict[str, Path] = {}
-    for entry in entry_points(group="pagopt.studies"):
+    for entry in entry_points(group=group):
         for file in resources.files(entry.value).iterdir():
             if file.name.endswith(".yaml"):
                 studies[file.name.removesuffix(".yaml")] = Path(str(file))

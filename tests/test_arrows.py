@@ -47,12 +47,13 @@ ORDER = [
     "experiment",
     "comparison",
     "plan",
+    "tuning",
     "cli",
 ]
 # Only these may import the heavy libraries.
 ALLOWED = {
     "lightning": {"evaluate", "cli"},
-    "optuna": {"tune"},
+    "optuna": {"tuning"},
     "diffusers": {"models", "guide", "guider", "flux_blocks", "render"},
 }
 

@@ -88,8 +88,7 @@ class Store:
         Raises:
             StoreError: If this is no key (64 hex digits), so that no path can lead out of the folder.
         """
-        if not isinstance(key, str) or not KEY.fullmatch(key):
-            raise StoreError(f"{key!r} is no key of an image: 64 hexadecimal digits, as Store.key() gives")
+        _check_key(key)
         paths = [self.folder / "images" / key[:2] / f"{key}{suffix}" for suffix in picture_file.SUFFIXES]
         return next((path for path in paths if path.is_file()), paths[0])
 
@@ -138,10 +137,11 @@ class Store:
     def missing_images(self, keys: Iterable[str]) -> set[str]:
         """Those of the keys whose image is not there."""
         wanted = set(keys)
-        paths = {key: self.image_path(key) for key in wanted}
+        for key in wanted:
+            _check_key(key)
         there = {row[0] for row in self._select("SELECT key FROM images WHERE key IN", wanted)}
         with self._telling("read"):
-            return {key for key in wanted if key not in there or not paths[key].is_file()}
+            return {key for key in wanted if key not in there or not self._has_file(key)}
 
     def get_image(self, key: str) -> Image.Image:
         """The image as it was put in, RGB.
@@ -316,6 +316,11 @@ class Store:
                 with contextlib.suppress(Exception):
                     yield row_of(path)
 
+    def _has_file(self, key: str) -> bool:
+        # Path objects would take most of the time of a large look-up.
+        beginning = os.path.join(self.folder, "images", key[:2], key)
+        return any(os.path.isfile(beginning + suffix) for suffix in picture_file.SUFFIXES)
+
     def _check_writable(self) -> None:
         if self.read_only:
             raise StoreError(f"the store {self.folder} was opened to look at it only")
@@ -344,6 +349,11 @@ class Store:
 
     def _problem(self, what: str, error: OSError | sqlite3.Error) -> StoreError:
         return explain(what, self.folder, self.index, error, PATIENCE)
+
+
+def _check_key(key: str) -> None:
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        raise StoreError(f"{key!r} is no key of an image: 64 hexadecimal digits, as Store.key() gives")
 
 
 def _canonical(description: Mapping[str, Any]) -> str:

@@ -268,9 +268,7 @@ def test_distances_to_reference_pictures(finished: Finished, reward_file: Path, 
     files = {path.stem: path for path in pictures(finished.out / "store")}
     for one in found.methods:
         keys = outcome.standing(one.method).images
-        own = features([next(p for p in pictures(finished.out / "store") if p.stem == key) for key in keys]).astype(
-            float
-        )
+        own = features([files[key] for key in keys]).astype(float)
         # The formula as it stands, with a matrix root by eigenvalues.
         a, b = np.cov(real.T), np.cov(own.T)
         root = np.sqrt(np.clip(np.linalg.eigvals(a @ b).real, 0, None)).sum()

@@ -14,9 +14,17 @@ from pagopt.recipe import Recipe
 class World:
     """Head effects with standard deviation 1; a head's effect on a task varies by ``noise`` around it."""
 
-    def __init__(self, seed: int, heads: int = 48, tasks: int = 16, noise: float = 1.5, pair: float = 0.2) -> None:
+    def __init__(
+        self,
+        seed: int,
+        heads: int = 48,
+        tasks: int = 16,
+        noise: float = 1.5,
+        pair: float = 0.2,
+        heads_per_block: int = 6,
+    ) -> None:
         chance = np.random.default_rng(seed)
-        self.pool = [Head(i // 6, i % 6) for i in range(heads)]
+        self.pool = [Head(i // heads_per_block, i % heads_per_block) for i in range(heads)]
         self.effect = dict(zip(self.pool, chance.normal(size=heads), strict=True))
         self.own = {head: chance.normal(scale=noise, size=tasks) for head in self.pool}
         self.task = chance.normal(scale=3, size=tasks) + 50

@@ -38,8 +38,19 @@ def named(store: Store, tiny_model: Path) -> Callable[..., str]:
     return lambda *rest, **named: key(store, *rest, **{"model": str(tiny_model), **named})
 
 
-def test_recipe_prompt_and_seed(named: Callable[..., str], store: Store, tiny_model: Path) -> None:
-    generation = Generation(Renderer(load_pipeline(str(tiny_model)), steps=2), {}, store)
+@pytest.fixture
+def plain(store: Store, shared: Renderer) -> Generation:
+    return Generation(shared, {}, store)
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_model: Path) -> Renderer:
+    """One that no test changes."""
+    return Renderer(load_pipeline(str(tiny_model)), steps=2)
+
+
+def test_recipe_prompt_and_seed(named: Callable[..., str], plain: Generation) -> None:
+    generation = plain
     jobs = [JOB, Job(RECIPE, Task("red apple", 4)), Job(RECIPE, Task("red apples", 3))]
     changes: list[dict[str, Any]] = [
         {"heads": "L1.H0"}, {"heads": "L1.H0 L2.H1", "strength": (0.5, 0.6)}, {"scale": 2.5}, {"cfg": 2.0},
@@ -87,25 +98,25 @@ def test_the_scheduler_counts_also_when_it_is_exchanged_later(store: Store, tiny
 
 
 @pytest.mark.parametrize("library", ["torch", "diffusers", "transformers"])
-def test_major_versions(named: Callable[..., str], monkeypatch: pytest.MonkeyPatch, library: str) -> None:
-    before, module = named(), getattr(render, library)
+def test_major_versions(plain: Generation, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    before, module = plain.key(JOB), getattr(render, library)
     parts = module.__version__.split(".")
     at = 1 if parts[0] == "0" else 0
     patch = ".".join([*parts[: at + 1], "99"])
     parts[at] = str(int(parts[at]) + 1)
     monkeypatch.setattr(module, "__version__", patch)
-    assert named() == before
+    assert plain.key(JOB) == before
     monkeypatch.setattr(module, "__version__", ".".join(parts))
-    assert named() != before
+    assert plain.key(JOB) != before
 
 
-def test_pagopts_own_drawing(named: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    before = named()
+def test_pagopts_own_drawing(plain: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plain.key(JOB)
     monkeypatch.setattr(render, "_DRAWING", render._DRAWING + 1)
-    assert named() != before
+    assert plain.key(JOB) != before
 
 
-def test_the_source_of_ones_own_target(store: Store, tiny_model: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_source_of_ones_own_target(plain: Generation, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(targets, "_TARGETS", dict(targets._TARGETS))
     file = tmp_path / "mine.py"
     module = ModuleType("mine_for_a_test")
@@ -118,8 +129,7 @@ def test_the_source_of_ones_own_target(store: Store, tiny_model: Path, tmp_path:
         name: ClassVar[str] = "mine"
 
     Mine.__module__ = "mine_for_a_test"
-    generation = Generation(Renderer(load_pipeline(str(tiny_model)), steps=2), {}, store)
-    keys = []
+    generation, keys = plain, []
     for text in ("a = 1", "a = 2"):
         file.write_text(text)
         keys.append(generation.key(Job(RECIPE.replace(target="mine"), JOB.task)))

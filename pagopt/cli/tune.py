@@ -1,0 +1,205 @@
+"""``pagopt tune STUDY``: how strongly, how long and with which scale, by Optuna."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pagopt.cli.search import UNUSED, trainer_options
+from pagopt.results import Estimate
+from pagopt.study import Study
+from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning, tune
+
+__all__ = ["Request", "main", "parser", "read"]
+
+DESCRIPTION = """Tune how a recipe perturbs: strength, scale, CFG, interval, number of heads, target, steps.
+
+STUDY is the name of a shipped tuning ({tunings}), of a study of `pagopt search` together with --recipe, or the path of a
+YAML file with any of the options below. The folder (runs/tune-STUDY, or --out) gets recipe.json, trials.csv, curves.svg,
+sheet.png, results.json, the exact configuration, the Optuna study and the store of all images. The same command again goes
+on where it stopped; more --trials go on from a finished one.
+
+examples:
+  pagopt tune strength
+  pagopt tune flat --recipe runs/flat/recipe.json --store runs/flat/store
+  pagopt tune my_tuning.yaml --trials 100 --sampler gp
+  pagopt tune my_tuning.yaml --storage postgresql://me@host/base      several workers may run this at once
+"""
+
+
+class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def parser() -> ArgumentParser:
+    """All options, typed; the study's come from :class:`pagopt.study.Study`, those of the tuning from its class."""
+    command = ArgumentParser(
+        prog="pagopt tune",
+        description=DESCRIPTION.format(tunings=", ".join(available_tunings())),
+        allow_abbrev=False,
+        formatter_class=Help,
+    )
+    add = command.add_argument
+    add("--config", action="config", help="Further YAML files; later ones win.")
+    add("--out", type=Path | None, help="Folder of the run. Default: runs/tune-STUDY.")
+    add("--store", type=Path | None, help="Folder of images and scores, shared with other runs. Default: OUT/store.")
+    add("--storage", type=str | None, help="Optuna's: a URL, or a journal file. Default: SQLite, OUT/tuning.db.")
+    add("--study_name", type=str | None, help="Of the Optuna study in the storage. Default: STUDY.")
+    add("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
+    command.add_class_arguments(Tuning, None, skip={"study"})
+    command.add_class_arguments(Study, None)
+    command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
+    return command
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the words of a command ask for.
+
+    Attributes:
+        name: What the tuning is called.
+        tuning: The tuning, with the options given beside it.
+        out: The folder of its run.
+        options: The other arguments of :func:`pagopt.tuning.tune`.
+    """
+
+    name: str
+    tuning: Tuning
+    out: Path
+    options: dict[str, Any]
+
+
+def read(words: list[str], command: ArgumentParser) -> Request:
+    """The tuning that ``words`` name."""
+    name = next((word for word in words[:1] if not word.startswith("-")), None)
+    if name is None:
+        # Also serves --help, which needs no study.
+        command.parse_args(words or ["--help"])
+        raise SystemExit(2)
+    file = find_tuning(name)
+    options = command.parse_args(["--config", str(file), *words[1:]])
+    made = command.instantiate(options)
+    study = Study(**{key: getattr(made, key) for key in Study.__dataclass_fields__})
+    fields = {key: getattr(made, key) for key in Tuning.__dataclass_fields__ if key != "study"}
+    further = {key: getattr(options, key) for key in ("batch_size", "store", "storage", "study_name")}
+    out = options.out or Path("runs") / f"tune-{file.stem}"
+    return Request(file.stem, Tuning(study, **fields), out, {**further, "trainer": trainer_options(options.trainer)})
+
+
+def main(words: list[str]) -> None:
+    """Tune what ``words`` name, and print a table."""
+    asked = read(words, parser())
+    file = asked.out / "results.json"
+    before = file.stat().st_mtime_ns if file.exists() else None
+    tuned = tune(asked.tuning, asked.name, asked.out, **asked.options)
+    finished = before == file.stat().st_mtime_ns
+    drawn = f"{tuned.images_generated} new images in {tuned.seconds:.0f} s"
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        show(tuned, asked.out, f"nothing: this run was finished before (it drew {drawn})" if finished else drawn)
+
+
+def show(tuned: Tuned, out: Path, drawn: str) -> None:
+    """Print the trials in short, the comparison, where to look, and what was drawn."""
+    console = Console(file=sys.stdout)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(file=sys.stdout, width=140)  # a file or a pipe has no width of its own
+    states = Counter(row.state for row in tuned.trials)
+    counts = ", ".join(f"{number} {state}" for state, number in states.items())
+    console.print(Text(f"{tuned.tuning}: {len(tuned.trials)} trials ({counts})", "bold"))
+    trials = Table(box=None, pad_edge=False)
+    for column in ("trial", "", *(goal.name for goal in tuned.goals), "parameters"):
+        trials.add_column(column, justify="left" if column in {"", "parameters"} else "right", overflow="fold")
+    shown = [tuned.trial(number) for number in tuned.best]
+    first = [row for row in tuned.trials if row.label and row not in shown]
+    for row in [*first, *shown]:
+        values = [f"{value:.4g}" for value in row.values] or [row.state] + [""] * (len(tuned.goals) - 1)
+        words = [row.label, "best" if row in shown else "", "" if row.is_feasible else "misses a constraint"]
+        name = ", ".join(word for word in words if word)
+        cells = (str(row.number), name, *values, _parameters(row))
+        trials.add_row(*map(Text, cells), style="bold" if row in shown else None)
+    console.print(trials)
+    for name, why in tuned.left_out.items():
+        console.print(Text(f"not tried: {name}: {why}", "dim"), soft_wrap=True)
+    console.print()
+    held_out = tuned.held_out_tasks != tuned.search_tasks
+    count = len(tuned.held_out_tasks)
+    title = f"on {count} prompts and seeds that no trial saw" if held_out else "on the trials' own tasks: optimistic"
+    console.print(Text(title, "bold"))
+    console.print(_comparison(tuned))
+    console.print("p: paired t-test, one-sided: the tuned recipe is better than this method", style="dim")
+    console.print()
+    for sentence in _notices(tuned):
+        console.print(Text("note: ", "bold yellow") + Text(sentence), soft_wrap=True)
+    files = {"recipe": "recipe.json", "trials": "trials.csv", "curves": "curves.svg", "sheet": "sheet.png"}
+    if len(tuned.goals) > 1:
+        files["front"] = "front"
+    for what, text in {**{key: str(out / file) for key, file in files.items()}, "drawn": drawn}.items():
+        console.print(f"{what:8}{text}", highlight=False, soft_wrap=True)
+
+
+def _comparison(tuned: Tuned) -> Table:
+    table = Table(box=None, pad_edge=False)
+    one = tuned.methods[-1].method
+    terms = [term["label"] for term in tuned.objective]
+    same = [label for label in terms if all(m.method.objective == m.method.rewards[label] for m in tuned.methods)][:1]
+    labels = [label for label in one.rewards if label not in same]
+    columns = ["method", *(same or ["objective"]), *labels, "blocks an image"]
+    single = tuned.tests["tuned"] if len(tuned.goals) == 1 else []
+    for number, column in enumerate(
+        [*columns, *(["tuned - this", "wins", "p"] if single else ["gain over as it was"])]
+    ):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for method in tuned.methods:
+        cells = [_shown(method.method.objective), *(_shown(method.method.rewards[label]) for label in labels)]
+        cells.append(str(method.cost))
+        if single:
+            test = next((test for test in single if test.against == method.method.name), None)
+            words = (
+                (f"{test.difference:+.3f} ± {test.se:.3f}", f"{test.wins:.0%}", f"{test.p_value:.2g}")
+                if test
+                else ("",) * 3
+            )
+            cells += words
+        else:
+            tests = tuned.tests.get(method.method.name, [])
+            cells += [f"{test.difference:+.3f} ± {test.se:.3f}" for test in tests if test.against == "as it was"] or [
+                ""
+            ]
+        table.add_row(method.method.name, *cells, style="bold" if method.trial is not None else None)
+    return table
+
+
+def _notices(tuned: Tuned) -> list[str]:
+    """What a reader should not overlook."""
+    words = []
+    if not tuned.trial(tuned.best[0]).is_feasible:
+        limits = ", ".join(name for name, miss in tuned.trial(tuned.best[0]).limits.items() if miss > 0)
+        words.append(f"no trial kept to all constraints; the one shown misses: {limits}")
+    failed = [row for row in tuned.trials if row.state == "fail"]
+    if failed:
+        words.append(f"{len(failed)} trials failed, the last one: {failed[-1].cause}")
+    tests = tuned.tests["tuned"] if len(tuned.goals) == 1 else []
+    for test in tests:
+        if test.against != "no guidance" and test.p_value > 0.05:
+            words.append(f"on these tasks the tuned recipe is not shown to be better than {test.against}")
+    return words
+
+
+def _parameters(row: TrialRow) -> str:
+    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.parameters.items())
+
+
+def _shown(values: tuple[float, ...]) -> str:
+    estimate = Estimate.of(values)
+    return f"{estimate.mean:.3f} ± {estimate.se:.3f}"

@@ -1,0 +1,152 @@
+"""Optuna's samplers and pruners by name, with their options."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from pagopt.errors import StudyError, UnknownName
+
+__all__ = ["PRUNERS", "SAMPLERS", "SeededByNumber", "check_pruner", "check_sampler", "make_pruner", "make_sampler"]
+
+SAMPLERS: dict[str, type[BaseSampler]] = {
+    "tpe": optuna.samplers.TPESampler,
+    "random": optuna.samplers.RandomSampler,
+    "gp": optuna.samplers.GPSampler,
+    "cmaes": optuna.samplers.CmaEsSampler,
+    "qmc": optuna.samplers.QMCSampler,
+}
+PRUNERS: dict[str, type[BasePruner]] = {
+    "wilcoxon": optuna.pruners.WilcoxonPruner,
+    "median": optuna.pruners.MedianPruner,
+    "percentile": optuna.pruners.PercentilePruner,
+    "halving": optuna.pruners.SuccessiveHalvingPruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+    "none": optuna.pruners.NopPruner,
+}
+# Their state is in the storage, so one seed serves a whole study; the others draw anew for each trial.
+STATEFUL = {"cmaes", "qmc"}
+
+
+class SeededByNumber(BaseSampler):
+    """A sampler whose random numbers depend on its seed and the number of the trial only.
+
+    So a study that is stopped and goes on asks for the trials that it would have asked for, and two workers never draw
+    from the same numbers.
+
+    Args:
+        make: Gives the sampler for a seed.
+        seed: Of the study.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self._make, self._seed = make, seed
+        self._made: tuple[int, BaseSampler] | None = None
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As the sampler of this trial does."""
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As the sampler of this trial does."""
+        return self._of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As the sampler of this trial does."""
+        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """As the sampler of this trial does."""
+        self._of(trial).before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        """As the sampler of this trial does."""
+        self._of(trial).after_trial(study, trial, state, values)
+
+    def _of(self, trial: FrozenTrial) -> BaseSampler:
+        if self._made is None or self._made[0] != trial.number:
+            seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+            self._made = (trial.number, self._make(seed))
+        return self._made[1]
+
+
+def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> BaseSampler:
+    """A sampler by name; :func:`check_sampler` says what is refused."""
+
+    def make(seed: int) -> BaseSampler:
+        further = {"warn_independent_sampling": False} if name in {"gp", "cmaes", "qmc"} else {}
+        sampler: BaseSampler = _made("sampler", name, SAMPLERS[name], {**further, "seed": seed, **options})
+        return sampler
+
+    return make(seed) if name in STATEFUL else SeededByNumber(make, seed)
+
+
+def make_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
+    """A pruner by name; :func:`check_pruner` says what is refused."""
+    pruner: BasePruner = _made("pruner", name, PRUNERS[name], dict(options))
+    return pruner
+
+
+def check_sampler(name: str, options: Mapping[str, Any], several: bool) -> None:
+    """Refuse what is no sampler.
+
+    Args:
+        name: Of the sampler.
+        options: Of it.
+        several: Whether there are several objectives.
+
+    Raises:
+        UnknownName: If there is no such sampler or option.
+        StudyError: If an option's value means nothing, a package is missing, or it takes one objective only.
+    """
+    if name not in SAMPLERS:
+        raise UnknownName("sampler", name, SAMPLERS)
+    if several and name == "cmaes":
+        raise StudyError("the sampler cmaes takes one objective, and this tuning has several: take tpe, gp or random")
+    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise StudyError("the sampler cmaes needs a package: pip install cmaes, or take tpe or gp")
+    if "seed" in options:
+        raise StudyError("sampler_options: the seed is tuning_seed")
+    make_sampler(name, options, 0)
+    if name not in STATEFUL:
+        _made("sampler", name, SAMPLERS[name], dict(options))
+
+
+def check_pruner(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse what is no pruner.
+
+    Raises:
+        UnknownName: If there is no such pruner or option.
+        StudyError: If an option's value means nothing.
+    """
+    if name not in PRUNERS:
+        raise UnknownName("pruner", name, PRUNERS)
+    make_pruner(name, options)
+
+
+def _made(what: str, name: str, kind: type[Any], options: dict[str, Any]) -> Any:
+    known = [key for key in inspect.signature(kind).parameters if key != "self"]
+    for option in options:
+        if option not in known:
+            raise UnknownName(f"option of the {what} {name!r}", option, known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            return kind(**options)
+        except (TypeError, ValueError) as error:
+            raise StudyError(f"the {what} {name} does not take {options}: {error}") from error

@@ -1,0 +1,387 @@
+"""A tuning, run: trials in batches, the best on held-out tasks, and the folder that it leaves.
+
+The folder holds ``config.yaml``, ``store/`` (all images and scores), ``tuning.db`` (the Optuna study, unless it is kept
+elsewhere), ``results.json``, ``recipe.json`` (and ``front/`` with several objectives), ``trials.csv``, ``sheet.png`` and
+``curves.svg``. Running the same tuning in the same folder again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+import pagopt
+from pagopt.combine import Limit
+from pagopt.combine.scores import limits_of
+from pagopt.comparison.compute import block_evaluations
+from pagopt.errors import PagoptError, RecipeError, StoreError, StudyError
+from pagopt.evaluate import Evaluator
+from pagopt.experiment import PLAIN, Run
+from pagopt.folder import Folder
+from pagopt.recipe import Recipe
+from pagopt.render import Renderer
+from pagopt.results import Estimate
+from pagopt.reward import Objective
+from pagopt.tuning.ledger import Asked, Ledger, Seen
+from pagopt.tuning.methods import make_pruner, make_sampler
+from pagopt.tuning.outcome import Goal, TrialRow, Tuned, load_tuned
+from pagopt.tuning.space import Space
+from pagopt.tuning.start import Start, find_start, first_points
+from pagopt.tuning.storage import open_storage, open_study
+from pagopt.tuning.tuning import COST, Tuning
+from pagopt.tuning.verdict import chosen, compare, write
+
+__all__ = ["TuningRun", "tune"]
+
+T = TypeVar("T")
+
+
+def tune(
+    tuning: Tuning,
+    name: str,
+    out: Path,
+    batch_size: int = 16,
+    trainer: dict[str, Any] | None = None,
+    store: Path | None = None,
+    storage: str | None = None,
+    study_name: str | None = None,
+) -> Tuned:
+    """Tune a recipe, or go on with it, or return what was found.
+
+    Args:
+        tuning: What to tune.
+        name: What it is called in its results.
+        out: Its folder.
+        batch_size: Images in one batch, on each process.
+        trainer: Options of Lightning's ``Trainer``.
+        store: Folder for images and scores, which several runs may share at once; by default ``out / "store"``.
+        storage: Where the Optuna study is kept: a URL, or the path of a journal file; by default SQLite in ``out``.
+            Several workers may share it.
+        study_name: Of the Optuna study; by default ``name``.
+
+    Returns:
+        What was found, which also lies in the folder.
+
+    Raises:
+        PagoptError: With what to do about it; everything finished is kept.
+    """
+    options = trainer or {}
+    start = find_start(tuning)
+    space = Space(tuning.space, start.recipe, start.order, tuning.study.steps)
+    folder = Folder(out, _configuration(tuning, name, start, options))
+    finished = load_tuned(out / "results.json") if (out / "results.json").exists() else None
+    if finished is not None and len(finished.trials) >= tuning.trials:
+        return finished
+    run = TuningRun(tuning, name, folder, start, space, batch_size, options, store)
+    try:
+        return run(storage or f"sqlite:///{(out / 'tuning.db').resolve()}", study_name or name)
+    finally:
+        run.close()
+
+
+class TuningRun:
+    """One run of a tuning; see :func:`tune`."""
+
+    def __init__(
+        self,
+        tuning: Tuning,
+        name: str,
+        folder: Folder,
+        start: Start,
+        space: Space,
+        batch_size: int,
+        options: dict[str, Any],
+        store: Path | None,
+    ) -> None:
+        self.tuning, self.name, self.start, self.space = tuning, name, start, space
+        self.run = Run(tuning.study, name, folder, batch_size, options, store=store)
+        self.objective, self.trainer = self.run.objective, self.run.trainer
+        self._check_model()
+        self.further = Objective(tuning.further) if tuning.further else None
+        self.bounds = Objective([_bare(spec) for spec in tuning.constraints]) if tuning.constraints else None
+        self.rewards = dict(self.objective.rewards)
+        self.labels = {
+            "further": self._join(self.further) if self.further else {},
+            "bounds": self._join(self.bounds) if self.bounds else {},
+        }
+        self.every = {**self.run.judge.rewards}
+        for label, reward in self.rewards.items():
+            self.every.setdefault(label, reward)
+        self.goals = [Goal("objective", higher=True)]
+        if self.further:
+            own = self.labels["further"]
+            self.goals += [Goal(own[label], weight > 0) for label, weight in self.further.weights.items()]
+        if tuning.costs:
+            self.goals.append(Goal(COST, higher=False))
+        self.slices = tuning.slices()
+        self.limits: list[Limit] = []
+        self._evaluators: dict[tuple[int, bool], Evaluator] = {}
+
+    def close(self) -> None:
+        """Close the bar and the store."""
+        self.run.close()
+
+    def __call__(self, address: str, study_name: str) -> Tuned:
+        """Try, compare, write."""
+        begun = time.monotonic()
+        progress, tasks = self.run.progress, self.run.tasks
+        held_out = self.tuning.study.held_out_tasks() or tasks
+        scales = len(self.tuning.study.cfg_scales)
+        rest = (3 + bool(scales)) * len(held_out)
+        progress.expect((2 + scales + self.tuning.trials) * len(tasks) + rest)
+        if self.trainer.world_size > 1:
+            self.evaluator(self.tuning.study.steps).launch()
+        progress.label("no guidance, as it was")
+        first = self.evaluator(self.tuning.study.steps)([PLAIN, self.start.recipe], tasks)
+        baseline = {label: table[0] for label, table in first.items()}
+        self.run.baseline = {label: baseline[label] for label in self.objective.rewards}
+        self.limits = self._limits(baseline)
+        reference = self.combined(first)
+        points, left_out = first_points(self.space)
+        ledger = self.first(lambda: self._ledger(address, study_name, points), keep=True)
+        try:
+            self._trials(ledger)
+        except BaseException:
+            if ledger is not None:
+                ledger.give_back()
+            raise
+        rows: list[TrialRow] = self.first(lambda: ledger.rows() if ledger else [])
+        best = chosen(rows, self.goals)
+        progress.expect(progress.done + (scales * len(tasks)) + (2 + bool(scales) + len(best)) * len(held_out))
+        progress.label("held-out tasks")
+        methods, tests = compare(self, [row for number in best for row in rows if row.number == number], held_out)
+        tuned = Tuned(
+            tuning=self.name,
+            model=self.tuning.study.model,
+            fingerprint=self.run.renderer.fingerprint,
+            pagopt=pagopt.__version__,
+            steps=self.tuning.study.steps,
+            start=self.start.label,
+            settings=self.tuning.describe(),
+            goals=self.goals,
+            objective=self.objective.describe(),
+            search_tasks=[(task.prompt, task.seed) for task in tasks],
+            held_out_tasks=[(task.prompt, task.seed) for task in held_out],
+            baseline=Estimate.of(reference[0]),
+            as_it_was=Estimate.of(reference[1]),
+            left_out=left_out,
+            trials=rows,
+            best=best,
+            methods=methods,
+            tests=tests,
+            images_generated=sum(one.images_generated for one in self._evaluators.values()),
+            seconds=round(time.monotonic() - begun, 1),
+        )
+        if self.trainer.is_global_zero:
+            try:
+                write(tuned, self.run.folder.path, self.run.store.get_image, self.tuning.study.combine)
+            except OSError as error:
+                why = f"cannot write to {self.run.folder.path}: {error.strerror}"
+                raise StudyError(f"{why}. Images, scores and trials are kept; make room and run again.") from error
+        return tuned
+
+    def evaluator(self, steps: int, judge: bool = False) -> Evaluator:
+        """Scores recipes with this number of steps; ``judge`` with the rewards that are only watched, too."""
+        if (steps, judge) not in self._evaluators:
+            run, study = self.run, self.tuning.study
+            renderer = run.renderer
+            if steps != study.steps:
+                size = (study.height, study.width)
+                renderer = Renderer(renderer.pipe, steps, *size, study.distilled_guidance, study.compile)
+            rewards = self.every if judge else self.rewards
+            batch_size = run.evaluator.batch_size
+            made = Evaluator(renderer, rewards, run.store, self.trainer, batch_size, run.progress)
+            self._evaluators[steps, judge] = made
+        return self._evaluators[steps, judge]
+
+    def combined(self, tables: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The first objective of recipes, shape ``(n_recipes, n_tasks)``."""
+        return self.objective.combine({k: tables[k] for k in self.objective.rewards}, self.run.baseline)
+
+    def cost(self, recipe: Recipe, steps: int) -> int:
+        """Block evaluations for one picture."""
+        return block_evaluations(recipe, self.run.head_map.blocks, steps)
+
+    def first(self, act: Callable[[], T], keep: bool = False) -> Any:
+        """What the first process gets, on all processes; with ``keep`` on the first alone, and ``None`` elsewhere.
+
+        An error of the first process is raised on all.
+        """
+        if self.trainer.world_size == 1:
+            return act()
+        value: Any = None
+        error = ""
+        if self.trainer.is_global_zero:
+            try:
+                value = act()
+            except PagoptError as problem:
+                error = str(problem)
+        error, shared = self.trainer.strategy.broadcast((error, None if keep else value))
+        if error:
+            raise StudyError(error)
+        return value if keep else shared
+
+    def _ledger(self, address: str, study_name: str, points: Any) -> Ledger:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        tuning = self.tuning
+        study, new = open_study(
+            open_storage(address),
+            study_name,
+            address,
+            ["maximize" if goal.higher else "minimize" for goal in self.goals],
+            {
+                **{k: v for k, v in self.run.folder.config.items() if k != "tune"},
+                "model_fingerprint": self.run.renderer.fingerprint,
+                "rewards": {label: reward.key() for label, reward in self.rewards.items()},
+            },
+            make_sampler(tuning.sampler, tuning.sampler_options, tuning.tuning_seed),
+            make_pruner(tuning.pruner, tuning.pruner_options),
+        )
+        ledger = Ledger(study, self.space, tuning.trials, tuning.at_once, tuning.pruner == "wilcoxon", address)
+        if new:
+            ledger.enqueue(points)
+        return ledger
+
+    def _trials(self, ledger: Ledger | None) -> None:
+        """Ask, draw and tell until there are enough trials."""
+        while True:
+            batch: list[Asked] = self.first(lambda: ledger.ask() if ledger else [])
+            if batch:
+                self._try(batch, ledger)
+                self.first(lambda: ledger.check() if ledger else None)
+            elif self.first(lambda: ledger.is_over() if ledger else True):
+                return
+            else:
+                self.run.progress.label("waiting for other workers")
+                self.first(lambda: ledger.wait() if ledger else None)
+
+    def _try(self, batch: Sequence[Asked], ledger: Ledger | None) -> None:
+        """Draw a batch of trials in rungs, and tell what came of them."""
+        self.run.progress.label(f"trial {batch[-1].number + 1}")
+        seen = {one.number: Seen() for one in batch}
+        running = list(batch)
+        for rung, tasks in enumerate(self.slices):
+            found = self._scores(running, tasks)
+            for one in running:
+                scores = found[one.number]
+                if isinstance(scores, str):
+                    seen[one.number].cause = scores
+                else:
+                    tables = {label: row[None] for label, row in scores.items()}
+                    seen[one.number].add(tasks, scores, self.combined(tables)[0])
+            last = rung == len(self.slices) - 1
+            left: set[int] = self.first(
+                lambda running=running, tasks=tasks, last=last: (  # type: ignore[misc]
+                    self._judge(ledger, running, seen, tasks, last) if ledger else set()
+                )
+            )
+            running = [one for one in running if one.number in left]
+            if not running:
+                break
+
+    def _judge(
+        self, ledger: Ledger, running: Sequence[Asked], seen: dict[int, Seen], tasks: Sequence[int], last: bool
+    ) -> set[int]:
+        """Report a rung, finish what is finished, and return the numbers that go on."""
+        left = set()
+        for one in running:
+            known = seen[one.number]
+            # Optuna knows no pruning with several objectives.
+            keep = bool(known.cause) or len(self.goals) > 1 or ledger.keep_on(one.number, known, tasks)
+            if known.cause or last or not keep:
+                values, limits = ([], {}) if known.cause else self._values(one, known)
+                ledger.tell(one.number, known, values, limits, pruned=not last)
+            else:
+                left.add(one.number)
+        return left
+
+    def _values(self, one: Asked, seen: Seen) -> tuple[list[float], dict[str, float]]:
+        """The objectives, and how far each constraint is missed."""
+        means = {**seen.means(), COST: float(self.cost(one.recipe, one.steps)), "objective": seen.mean}
+        limits = {
+            limit.text: (limit.value - means[limit.reward]) * (1 if limit.kind == "at_least" else -1)
+            for limit in self.limits
+        }
+        return [means[goal.name] for goal in self.goals], limits
+
+    def _scores(self, trials: Sequence[Asked], tasks: Sequence[int]) -> dict[int, dict[str, NDArray[np.float64]] | str]:
+        """For every trial the scores on these tasks, by reward; or why there are none."""
+        found: dict[int, dict[str, NDArray[np.float64]] | str] = {}
+        shown = [self.run.tasks[task] for task in tasks]
+        for steps in dict.fromkeys(one.steps for one in trials):
+            same = [one for one in trials if one.steps == steps]
+            try:
+                tables = self.evaluator(steps)([one.recipe for one in same], shown)
+                for index, one in enumerate(same):
+                    found[one.number] = {label: table[index] for label, table in tables.items()}
+            except StoreError:
+                raise
+            except (PagoptError, RuntimeError) as error:
+                if self.trainer.world_size > 1:  # the other processes may not have failed
+                    raise
+                if len(same) == 1:
+                    found[same[0].number] = f"{type(error).__name__}: {error}"
+                else:
+                    for one in same:
+                        found |= self._scores([one], tasks)
+        return found
+
+    def _join(self, more: Objective) -> dict[str, str]:
+        """Add rewards to those of the trials; returns under which label each of them is."""
+        labels = {}
+        for label, reward in more.rewards.items():
+            known = {**self.run.judge.rewards, **self.rewards}
+            same = [name for name, other in known.items() if other.key() == reward.key()]
+            labels[label] = same[0] if same else self._free(label)
+            self.rewards[labels[label]] = self.rewards.get(labels[label], reward)
+        return labels
+
+    def _free(self, label: str) -> str:
+        return label if label not in {*self.rewards, *self.run.judge.rewards} else f"{label} (beside)"
+
+    def _limits(self, baseline: dict[str, NDArray[np.float64]]) -> list[Limit]:
+        """The constraints in the rewards' own units."""
+        if self.bounds is None:
+            return []
+        own = self.labels["bounds"]
+        terms = [spec.term(own[label]) for label, spec in zip(self.bounds.labels, self.tuning.constraints, strict=True)]
+        return limits_of(terms, baseline)
+
+    def _check_model(self) -> None:
+        known, here = self.start.provenance, self.run.renderer.fingerprint
+        if known is not None and known.fingerprint != here and not self.tuning.allow_other_model:
+            raise StudyError(
+                f"the recipe {self.start.label} was found on another model: {known.model} with fingerprint "
+                f"{known.fingerprint or '(none)'}, and {self.tuning.study.model} has {here} (other weights, or another "
+                "precision). Its heads may mean something else here. --allow_other_model tunes it all the same"
+            )
+        try:
+            self.run.head_map.check(self.start.recipe.heads)
+        except PagoptError as error:
+            raise RecipeError(f"the recipe {self.start.label} does not fit this model: {error}") from error
+
+
+def _bare(spec: Any) -> Any:
+    return type(spec)(spec.name, spec.weight, spec.args)
+
+
+def _configuration(tuning: Tuning, name: str, start: Start, options: dict[str, Any]) -> dict[str, Any]:
+    """What the folder of a run belongs to, as plain data."""
+    study = tuning.study.to_dict()
+    unused = ("search", "search_options", "rounds", "heads_per_round", "heads", "budget", "compare_layers")
+    return {
+        "tune": name,
+        "recipe": start.recipe.to_dict(),
+        "order": [str(head) for head in start.order] if start.order else None,
+        **tuning.describe(),
+        **{key: value for key, value in study.items() if key not in unused},
+        "precision": str(options.get("precision") or "32-true"),
+    }

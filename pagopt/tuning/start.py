@@ -1,0 +1,117 @@
+"""Where a tuning starts: the recipe, the order of its heads, and the points that are tried first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagopt.comparison import Entrant
+from pagopt.errors import PagoptError, RecipeError, StudyError
+from pagopt.heads import Head, expand_heads
+from pagopt.recipe import Provenance, Recipe, load_recipe
+from pagopt.results import load_results
+from pagopt.search.candidates import added
+from pagopt.tuning.parameter import Value
+from pagopt.tuning.space import Point, Space
+from pagopt.tuning.tuning import Tuning
+
+__all__ = ["ADVICE", "Start", "find_start", "first_points"]
+
+ADVICE = 0.5
+"""The paper's strength for quality (SoftPAG, arXiv 2506.10978)."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The recipe that is tuned.
+
+    Attributes:
+        label: The file, or the heads.
+        recipe: What it does.
+        order: Its heads in the order in which they were found; ``None`` if that is not known.
+        provenance: Where it comes from, if its file says so.
+    """
+
+    label: str
+    recipe: Recipe
+    order: tuple[Head, ...] | None
+    provenance: Provenance | None = None
+
+
+def find_start(tuning: Tuning) -> Start:
+    """Read the recipe of a tuning, and the order of its heads from the search's results beside it.
+
+    Raises:
+        RecipeError: If it is neither a recipe file nor heads.
+        StudyError: If its search looked at tasks that this tuning holds out.
+    """
+    text = tuning.recipe.strip()
+    if not text.endswith(".json") and "/" not in text:
+        try:
+            heads = expand_heads(text)
+        except PagoptError as error:
+            raise RecipeError(f"recipe is {text!r}, neither a recipe file (.json) nor heads: {error}") from error
+        return Start(text, tuning.study.recipe().replace(heads=tuple(heads)), tuple(heads))
+    recipe, provenance = load_recipe(text)
+    seen = set(Entrant(text, recipe, provenance).searched()) & set(tuning.study.held_out_tasks())
+    if seen:
+        prompt, seed = sorted(seen)[0]
+        raise StudyError(
+            f"the search of {text} looked at {prompt!r} with seed {seed}, which this tuning holds out for an honest "
+            "comparison: take other held_out_prompts or held_out_seeds"
+        )
+    return Start(text, recipe, _order(Path(text), recipe), provenance)
+
+
+def first_points(space: Space) -> tuple[dict[str, Point], dict[str, str]]:
+    """What is tried before a sampler is asked: no guidance, the paper's advice, and the recipe as it is.
+
+    Returns:
+        The points by name, each once, and why others are left out: the space may not hold them.
+    """
+    fixed = {name: p.values[0] for name, p in space.parameters.items() if not p.varies and "." not in name}
+    strength = fixed.pop("strength", None)
+    count = len(space.recipe.heads)
+    unguided: dict[str, Value] = {"cfg": 1.0} if "cfg" in space.varied() else {}
+    advised = None if strength is not None else [ADVICE] * count
+    ways: dict[str, list[tuple[Mapping[str, Value], Sequence[float] | None]]] = {
+        "no guidance": [({**fixed, **unguided}, [0.0] * count), ({**fixed, **unguided, "scale": 0.0}, None)],
+        f"u = {ADVICE:g}": [(fixed, advised)],
+        "as it was": [({}, None)],
+    }
+    points: dict[str, Point] = {}
+    left: dict[str, str] = {}
+    for name, tries in ways.items():
+        for wanted, strengths in tries:
+            try:
+                point = space.at(wanted, strengths)
+            except StudyError as error:
+                left[name] = str(error)
+                continue
+            left.pop(name, None)
+            if all(point.values != other.values for other in points.values()):
+                points[name] = point
+            break
+    return points, left
+
+
+def _order(path: Path, recipe: Recipe) -> tuple[Head, ...] | None:
+    """From the rounds of the search, if they end with these heads."""
+    results = path.parent / "results.json"
+    if len(recipe.heads) == 1:
+        return recipe.heads
+    if not results.exists():
+        return None
+    try:
+        rounds = load_results(results).rounds
+    except StudyError:
+        return None
+    heads: list[Head] = []
+    for done in rounds:
+        base: tuple[Head, ...] = tuple(expand_heads(done.base))
+        heads = [head for head in heads if head in base] + [head for head in base if head not in heads]
+        for name in done.chosen:
+            after = added(heads, name)
+            heads = [head for head in heads if head in after] + [head for head in after if head not in heads]
+    return tuple(heads) if sorted(heads) == list(recipe.heads) else None
