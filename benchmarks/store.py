@@ -36,8 +36,8 @@ FACTS = {
     "recipe": {"cfg": 1.0, "heads": ["L1.H3", "L6.H3", "L6.H4"], "interval": [0.0, 1.0], "scale": 2.0, "strength": 1.0},
     "scheduler": "FlowMatchEulerDiscreteScheduler@0123456789ab", "steps": 28, "torch": "2", "width": 1024,
 }  # fmt: skip
-START = "import time; t, c = time.perf_counter(), time.process_time(); from pagopt.store import Store; s = Store({folder!r})"
-START += "; s.has_image('0' * 64); print(time.perf_counter() - t, time.process_time() - c)"
+START = "import time; t, c = time.perf_counter(), time.process_time(); from pagopt.store import Store; "
+START += "s = Store({folder!r}); s.has_image('0' * 64); print(time.perf_counter() - t, time.process_time() - c)"
 FORMATS: dict[str, dict[str, Any]] = {
     "PNG, level 1": {"format": "PNG", "compress_level": 1},
     "PNG, level 6": {"format": "PNG"},
