@@ -1,8 +1,9 @@
 """What a worker process costs: the same official model called through it, and in a process of its environment directly.
 
 First ``pagopt rewards install image-reward``; then ``python -m benchmarks.isolated_overhead --reward image-reward``.
-Checkpoints are those of ``benchmarks.reward_parity``. The two take turns. At the end the worker is killed in the middle
-of a batch.
+Checkpoints are those of ``benchmarks.reward_parity``. The two take turns. On a machine with other work the wall clock
+says more of that work than of ours, so processor seconds (of the worker and of this process together) are counted, too.
+At the end the worker is killed in the middle of a batch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,9 +46,9 @@ shape = (task["size"], task["size"], 3)
 images = [Image.fromarray(noise.integers(0, 256, shape, dtype=np.uint8)) for _ in task["prompts"]]
 print("ready", json.dumps(said), flush=True)
 for line in sys.stdin:
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     scores = scorer(images, task["prompts"]).tolist()
-    print("done", json.dumps([time.perf_counter() - began, scores]), flush=True)
+    print("done", json.dumps([time.perf_counter() - began, time.process_time() - busy, scores]), flush=True)
 """
 
 
@@ -81,15 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         reward(images[:1], prompts[:1])  # starts it
         print(f"loading: direct {loaded:.1f} s, worker {reward.worker.load_seconds:.1f} s with the start of its Python")
         times: dict[str, list[float]] = {"direct": [], "worker": [], "inside": []}
+        busy: dict[str, list[float]] = {"direct": [], "worker": []}
         for _ in range(options.rounds):
             assert direct.stdin is not None
             direct.stdin.write("again\n")
             direct.stdin.flush()
-            taken, scores = _answer(direct, "done")
+            taken, used, scores = _answer(direct, "done")
             times["direct"].append(taken)
-            began = time.perf_counter()
+            busy["direct"].append(used)
+            began, before = time.perf_counter(), _busy(reward)
             through = reward(images, prompts)
             times["worker"].append(time.perf_counter() - began)
+            busy["worker"].append(_busy(reward) - before)
             times["inside"].append(reward.worker.score_seconds)
             difference = float(np.abs(np.array(scores) - through.numpy()).max())
     finally:
@@ -98,9 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, values in times.items():
         shown = " ".join(f"{value:.2f}" for value in values)
         print(f"{name:8}{options.images} images: median {statistics.median(values):.2f} s ({shown})")
+    for name, values in busy.items():
+        shown = " ".join(f"{value:.2f}" for value in values)
+        print(f"{name:8}processor: median {statistics.median(values):.2f} s ({shown})")
     ratio = statistics.median(times["direct"]) / statistics.median(times["worker"])
+    lean = statistics.median(busy["direct"]) / statistics.median(busy["worker"])
     way = statistics.median(worker - inside for worker, inside in zip(times["worker"], times["inside"], strict=True))
-    print(f"throughput through the worker: {ratio:.1%} of direct; way there and back {way * 1000:.0f} ms a batch")
+    print(f"throughput through the worker: {ratio:.1%} of direct by the wall clock, {lean:.1%} by processor seconds")
+    print(f"way there and back: {way * 1000:.0f} ms a batch")
     print(f"largest difference of the scores {difference:.1e}")
     assert reward.worker._life is not None
     after = min(times["worker"]) / 4  # surely in the middle, also where the machine has become faster
@@ -116,7 +126,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _answer(process: subprocess.Popen[str], word: str) -> list[float]:
+def _busy(reward: Isolated) -> float:
+    """Processor seconds of the worker and of this process so far (Linux)."""
+    assert reward.worker._life is not None
+    stat = Path(f"/proc/{reward.worker._life.process.pid}/stat").read_text(encoding="utf-8")
+    ticks = sum(map(int, stat.rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK") + time.process_time()
+
+
+def _answer(process: subprocess.Popen[str], word: str) -> list[Any]:
     """The next line that begins with ``word``; packages print others."""
     assert process.stdout is not None
     for line in process.stdout:

@@ -34,7 +34,8 @@ def test_every_image_is_measured_when_it_is_drawn(
         with monkeypatch.context() as patch:
             patch.setattr(Store, "get_image", None)  # no image is opened again
             assert evaluator.looks([*keys, keys[0]]) == [*expected, expected[0]]
-        monkeypatch.setattr("pagopt.evaluate.KIND", "looks@later")
+        for room in ("evaluator", "generation"):
+            monkeypatch.setattr(f"pagopt.evaluate.{room}.KIND", "looks@later")
         assert evaluator.looks(keys) == expected
         assert set(store.get_notes("looks@later", keys)) == set(keys)
 

@@ -1,171 +1,27 @@
-"""Recipes x tasks to scores, on any Lightning ``Trainer``: the loop that spends the GPU time.
-
-Every image and every score goes to the store as soon as its batch is finished, and what the store has is not
-made again. So a killed run loses at most the batch in flight, and a second reward over the same images costs the
-scoring only.
-"""
+"""Recipes x tasks to a table of scores."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
-from pagopt.errors import RewardError, StoreError, StudyError, Terminated
+from pagopt.errors import StoreError, StudyError, Terminated
+from pagopt.evaluate.generation import Generation
+from pagopt.evaluate.progress import Progress
 from pagopt.looks import KIND, Looks, measure
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.reward import Reward
-from pagopt.reward.hardware import move_reward
-from pagopt.reward.identity import source_of
 from pagopt.store import Store
-from pagopt.targets import known_targets
 
-__all__ = ["Evaluator", "Progress", "make_trainer"]
-
-
-class Generation(LightningModule):  # type: ignore[misc]
-    """Draws and scores the jobs of a batch, and puts both into the store.
-
-    A batch is a list of jobs; ``None`` stands for padding, where there are fewer jobs than processes.
-    """
-
-    def __init__(
-        self, renderer: Renderer, rewards: Mapping[str, Reward], store: Store, precision: str = "32-true"
-    ) -> None:
-        super().__init__()
-        self.renderer = renderer
-        self.rewards = rewards
-        self.store = store
-        self.precision = precision
-        # Registered, so that the Trainer places and converts the networks as its options say.
-        self.networks = torch.nn.ModuleDict(renderer.modules())
-
-    def describe(self, job: Job) -> dict[str, Any]:
-        """Everything that changes this image (JSON); recipes that do nothing describe the same image."""
-        recipe = Recipe(scale=0.0, cfg=job.recipe.cfg) if job.recipe.is_plain else job.recipe
-        kind = known_targets().get(recipe.target)
-        own = kind is not None and not kind.__module__.startswith("pagopt.")
-        return {
-            **({"target_source": source_of(kind)[:16]} if own else {}),
-            **self.renderer.describe(),
-            "precision": self.precision,
-            "recipe": recipe.replace(cfg=recipe.cfg or 1.0).to_dict(),
-            "prompt": job.task.prompt,
-            "seed": job.task.seed,
-        }
-
-    def key(self, job: Job) -> str:
-        """The store key of a job's image."""
-        return Store.key(self.describe(job))
-
-    def on_predict_start(self) -> None:
-        """Rewards follow the model to its device."""
-        for label, reward in self.rewards.items():
-            move_reward(label, reward, self.device)
-
-    def transfer_batch_to_device(self, batch: list[Job | None], device: torch.device, index: int) -> list[Job | None]:
-        """Jobs are descriptions; there is nothing to move."""
-        return batch
-
-    def predict_step(self, batch: list[Job | None], batch_index: int = 0) -> int:
-        """Return the number of jobs done; everything else is in the store."""
-        jobs = [job for job in batch if job is not None]
-        keys = {job: self.key(job) for job in jobs}
-        missing = self.store.missing_images(keys.values())
-        while missing:  # another process may be drawing some of them; those are waited for
-            with self.store.claim(missing) as mine:
-                self._draw(keys, self.store.missing_images(mine))
-            missing = self.store.missing_images(missing - mine)
-        for reward in self.rewards.values():
-            known = self.store.get_scores(reward.key(), list(keys.values()))
-            self._score(reward, {job: key for job, key in keys.items() if key not in known})
-        return len(jobs)
-
-    def _draw(self, keys: Mapping[Job, str], wanted: Collection[str]) -> None:
-        """Those images of the jobs that are wanted, each once."""
-        new = list({key: job for job, key in keys.items() if key in wanted}.values())
-        if new:
-            images = self.renderer.render(new)
-            for job, image in zip(new, images, strict=True):
-                self.store.put_image(keys[job], image, self.describe(job))
-            self.store.put_notes(KIND, {keys[job]: measure(i).to_dict() for job, i in zip(new, images, strict=True)})
-
-    def _score(self, reward: Reward, keys: Mapping[Job, str]) -> None:
-        if not keys:
-            return
-        pictures = [self.store.get_image(key) for key in keys.values()]
-        try:
-            scores = reward(pictures, [job.task.prompt for job in keys])
-        except RewardError as error:
-            at = error.index if error.index is not None else 0
-            job, key = list(keys.items())[at]
-            files = f"{self.store.image_path(key)} (prompt {job.task.prompt!r}, seed {job.task.seed})"
-            among = "" if error.index is not None or len(keys) == 1 else f", first of a batch of {len(keys)}"
-            raise RewardError(
-                f"{error}\n  image: {files}{among}\n  What is already drawn and scored is kept; run again to go on.",
-                reward=error.reward,
-                index=error.index,
-                prompt=job.task.prompt,
-            ) from error
-        self.store.put_scores(reward.key(), dict(zip(keys.values(), scores.tolist(), strict=True)))
-
-
-class Progress(Callback):  # type: ignore[misc]
-    """One bar with the time left over a whole search, instead of one for each of its many predict loops.
-
-    Args:
-        total: Jobs in all; those that the store has count as done.
-    """
-
-    def __init__(self, total: int = 0, **options: Any) -> None:
-        self.bar: tqdm[Any] = tqdm(total=total, unit="image", dynamic_ncols=True, smoothing=0.1, delay=0, **options)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: int, batch: list[Job | None], *_: Any
-    ) -> None:
-        """Count the batch; the other processes are about as far."""
-        done = min(len(batch) * trainer.world_size, self._left)
-        self.add(done)
-        self._left -= done
-
-    def start(self, jobs: int) -> None:
-        """Announce a predict loop over this number of jobs."""
-        self._left = jobs
-
-    def finish(self) -> None:
-        """Count what the loop did beyond its full batches."""
-        self.add(self._left)
-        self._left = 0
-
-    def add(self, jobs: int) -> None:
-        """Count jobs as done."""
-        self.bar.update(jobs)
-
-    @property
-    def done(self) -> int:
-        """Jobs so far."""
-        return int(self.bar.n)
-
-    def expect(self, total: int) -> None:
-        """Correct the number of jobs in all."""
-        self.bar.total = total
-        self.bar.refresh()
-
-    def label(self, text: str) -> None:
-        """Say what is going on."""
-        self.bar.set_description(text)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        self.bar.close()
+__all__ = ["Evaluator", "make_trainer"]
 
 
 class Evaluator:

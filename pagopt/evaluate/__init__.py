@@ -1,0 +1,14 @@
+"""Recipes x tasks to scores, on any Lightning ``Trainer``: the loop that spends the GPU time.
+
+Every image and every score goes to the store as soon as its batch is finished, and what the store has is not
+made again. So a killed run loses at most the batch in flight, and a second reward over the same images costs the
+scoring only.
+"""
+
+from __future__ import annotations
+
+from pagopt.evaluate.evaluator import Evaluator, make_trainer
+from pagopt.evaluate.generation import Generation
+from pagopt.evaluate.progress import Progress
+
+__all__ = ["Evaluator", "Generation", "Progress", "make_trainer"]
