@@ -25,10 +25,10 @@ __all__ = ["Request", "main", "parser", "read"]
 
 DESCRIPTION = """Tune how a recipe perturbs: strength, scale, CFG, interval, number of heads, target, steps.
 
-STUDY is the name of a shipped tuning ({tunings}), of a study of `pagopt search` together with --recipe, or the path of a
-YAML file with any of the options below. The folder (runs/tune-STUDY, or --out) gets recipe.json, trials.csv, curves.svg,
-sheet.png, results.json, the exact configuration, the Optuna study and the store of all images. The same command again goes
-on where it stopped; more --trials go on from a finished one.
+STUDY is the name of a shipped tuning ({tunings}), of a study of `pagopt search` together with --recipe, or the path
+of a YAML file with any of the options below. The folder (runs/tune-STUDY, or --out) gets recipe.json, trials.csv,
+curves.svg, sheet.png, results.json, the exact configuration, the Optuna study and the store of all images. The same
+command again goes on where it stopped; more --trials go on from a finished one.
 
 examples:
   pagopt tune strength
@@ -137,7 +137,8 @@ def show(tuned: Tuned, out: Path, drawn: str) -> None:
     title = f"on {count} prompts and seeds that no trial saw" if held_out else "on the trials' own tasks: optimistic"
     console.print(Text(title, "bold"))
     console.print(_comparison(tuned))
-    console.print("p: paired t-test, one-sided: the tuned recipe is better than this method", style="dim")
+    if len(tuned.goals) == 1:
+        console.print("p: paired t-test, one-sided: the tuned recipe is better than this method", style="dim")
     console.print()
     for sentence in _notices(tuned):
         console.print(Text("note: ", "bold yellow") + Text(sentence), soft_wrap=True)

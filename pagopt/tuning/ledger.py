@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -78,7 +78,7 @@ class Seen:
 class Ledger:
     """Asks for trials and tells what came of them.
 
-    A trial that was interrupted is told as failed, "stopped", and its parameters are queued again; it counts as no trial.
+    A trial that was interrupted is told as failed, "stopped", and its parameters are queued again; it does not count.
     A trial that could not be drawn or scored is told as failed with its cause, and counts.
 
     Args:
@@ -194,8 +194,8 @@ class Ledger:
         rows = self.rows()
         if len(rows) >= min(self.at_once, self.total) and all(row.state == "fail" for row in rows):
             raise StudyError(
-                f"all {len(rows)} trials failed so far; the last one: {rows[-1].cause}\nWhat is drawn is kept. Put that "
-                "right and choose another --out or --study_name"
+                f"all {len(rows)} trials failed so far; the last one: {rows[-1].cause}\nWhat is drawn is kept. Put "
+                "that right and choose another --out or --study_name"
             )
 
     def wait(self) -> None:
@@ -267,8 +267,7 @@ class Ledger:
 
 def _suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Value:
     if parameter.values:
-        value: Value = trial.suggest_categorical(name, list(parameter.values))
-        return value
+        return cast(Value, trial.suggest_categorical(name, list(parameter.values)))
     if parameter.whole:
         step = int(parameter.step or 1)
         return trial.suggest_int(name, int(parameter.low), int(parameter.high), step=step, log=parameter.log)

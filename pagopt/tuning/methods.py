@@ -35,8 +35,8 @@ PRUNERS: dict[str, type[BasePruner]] = {
     "hyperband": optuna.pruners.HyperbandPruner,
     "none": optuna.pruners.NopPruner,
 }
-# Their state is in the storage, so one seed serves a whole study; the others draw anew for each trial.
-STATEFUL = {"cmaes", "qmc"}
+# A sequence that one seed gives, with its position in the storage; the others draw anew for each trial.
+STATEFUL = {"qmc"}
 
 
 class SeededByNumber(BaseSampler):

@@ -1,4 +1,4 @@
-"""The trials of a tuning as one SVG file: the best so far, the objective over every parameter, strength against scale."""
+"""The trials of a tuning as one SVG: the best so far, the objective over each parameter, strength against scale."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ svg{background:#fff;font:11px system-ui,sans-serif}text{fill:#6e6e73}.title{fill
 
 
 def draw_curves(tuned: Tuned) -> str:
-    """All panels. Filled: complete trials; hollow: pruned ones, by the tasks that they saw; ringed: the result."""
+    """All panels. Filled: complete trials; hollow: pruned ones; ringed: the result."""
     rows = [row for row in tuned.trials if row.objective]
     names = list(dict.fromkeys(name for row in rows for name in row.parameters))
     panels = [_history(tuned, rows)]
@@ -55,7 +55,7 @@ def _history(tuned: Tuned, rows: Sequence[TrialRow]) -> list[Markup]:
         if math.isfinite(best):
             line.append(f"{x(row.number):.1f},{y(best):.1f}")
     parts.append(tag("polyline", points=" ".join(line), class_="line"))
-    return parts + [_point(tuned, row, x(row.number), y(_mean(row))) for row in rows]
+    return parts + [_point(tuned, row, x(row.number), y(_level(tuned, row))) for row in rows]
 
 
 def _parameter(tuned: Tuned, rows: Sequence[TrialRow], name: str) -> list[Markup]:
@@ -71,7 +71,7 @@ def _parameter(tuned: Tuned, rows: Sequence[TrialRow], name: str) -> list[Markup
         parts, x, y = _axes(tuned, rows, f"over {name}", name, (-0.6, len(words) - 0.4), words=words)
         lift = [((row.number * 7) % 11 - 5) * 0.025 for row in able]
         places = [x(words.index(str(value)) + more) for value, more in zip(values, lift, strict=True)]
-    return parts + [_point(tuned, row, place, y(_mean(row))) for row, place in zip(able, places, strict=True)]
+    return parts + [_point(tuned, row, place, y(_level(tuned, row))) for row, place in zip(able, places, strict=True)]
 
 
 def _map(tuned: Tuned, rows: Sequence[TrialRow]) -> list[Markup]:
@@ -81,7 +81,7 @@ def _map(tuned: Tuned, rows: Sequence[TrialRow]) -> list[Markup]:
     x = scale(*pad(strengths, 0.05), LEFT, WIDTH - RIGHT)
     low, high = pad(scales, 0.05)
     y = scale(low, high, HEIGHT - BOTTOM, TOP)
-    gains = [_mean(row) - tuned.baseline.mean for row in able]
+    gains = [_level(tuned, row) - tuned.baseline.mean for row in able]
     limit = max((abs(gain) for gain in gains), default=1.0) or 1.0
     parts = [tag("text", "strength and scale", x=LEFT, y=16, class_="title")]
     parts.append(tag("text", f"orange: above no guidance, up to {limit:.2g}", x=LEFT, y=30))
@@ -94,7 +94,7 @@ def _map(tuned: Tuned, rows: Sequence[TrialRow]) -> list[Markup]:
     parts.append(tag("text", "scale", x=8, y=TOP - 4))
     for row, u, w, gain in zip(able, strengths, scales, gains, strict=True):
         ring = " best" if row.number in tuned.best else " cell"
-        words = tag("title", f"trial {row.number}: strength {u:.3g}, scale {w:.3g}: {_mean(row):.4g}")
+        words = tag("title", f"trial {row.number}: strength {u:.3g}, scale {w:.3g}: {_level(tuned, row):.4g}")
         parts.append(tag("circle", words, cx=x(u), cy=y(w), r=6.5, class_=step_class(gain, limit)))
         parts.append(tag("circle", cx=x(u), cy=y(w), r=6.5, fill="none", class_=ring.strip()))
     return parts
@@ -129,7 +129,7 @@ def _axes(
     words: Sequence[str] = (),
 ) -> tuple[list[Markup], Scale, Scale]:
     """Grid, labels and the two reference lines of a panel whose vertical axis is the first objective."""
-    values = [_mean(row) for row in rows]
+    values = [_level(tuned, row) for row in rows]
     low, high = pad([*values, tuned.baseline.mean, tuned.as_it_was.mean], 0.08)
     x, y = scale(*extent, LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = [tag("text", title, x=LEFT, y=16, class_="title")]
@@ -153,13 +153,21 @@ def _axes(
     return parts, x, y
 
 
-def _mean(row: TrialRow) -> float:
-    return float(np.mean(list(row.objective.values())))
+def _level(tuned: Tuned, row: TrialRow) -> float:
+    """The objective over all tasks; of a trial that saw some of them, by its difference to the result on those.
+
+    The mean of what it saw would say more about how hard these tasks are.
+    """
+    best = tuned.trial(tuned.best[0]).objective
+    gain = np.mean([value - best[task] for task, value in row.objective.items()])
+    return float(np.mean(list(best.values())) + gain)
 
 
 def _point(tuned: Tuned, row: TrialRow, x: float, y: float) -> Markup:
     kind = "best" if row.number in tuned.best else "done" if row.state == "complete" else "pruned"
     words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.parameters.items())
-    title = tag("title", f"trial {row.number}{f' ({row.label})' if row.label else ''}: {words}: {_mean(row):.4g}")
+    title = tag(
+        "title", f"trial {row.number}{f' ({row.label})' if row.label else ''}: {words}: {_level(tuned, row):.4g}"
+    )
     ring = tag("circle", cx=x, cy=y, r=6.0, class_="best") if kind == "best" else Markup("")
     return ring + tag("circle", title, cx=x, cy=y, r=3.6, class_="done" if kind == "best" else kind)

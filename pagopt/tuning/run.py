@@ -1,8 +1,8 @@
 """A tuning, run: trials in batches, the best on held-out tasks, and the folder that it leaves.
 
-The folder holds ``config.yaml``, ``store/`` (all images and scores), ``tuning.db`` (the Optuna study, unless it is kept
-elsewhere), ``results.json``, ``recipe.json`` (and ``front/`` with several objectives), ``trials.csv``, ``sheet.png`` and
-``curves.svg``. Running the same tuning in the same folder again goes on where it stopped.
+The folder holds ``config.yaml``, ``store/`` (all images and scores), ``tuning.db`` (the Optuna study, unless it is
+kept elsewhere), ``results.json``, ``recipe.json`` (and ``front/`` with several objectives), ``trials.csv``,
+``sheet.png`` and ``curves.svg``. Running the same tuning in the same folder again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -13,29 +13,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import optuna
-from numpy.typing import NDArray
 
 import pagopt
-from pagopt.combine import Limit
-from pagopt.combine.scores import limits_of
-from pagopt.comparison.compute import block_evaluations
-from pagopt.errors import PagoptError, RecipeError, StoreError, StudyError
-from pagopt.evaluate import Evaluator
+from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.experiment import PLAIN, Run
 from pagopt.folder import Folder
-from pagopt.recipe import Recipe
-from pagopt.render import Renderer
 from pagopt.results import Estimate
-from pagopt.reward import Objective
 from pagopt.tuning.ledger import Asked, Ledger, Seen
 from pagopt.tuning.methods import make_pruner, make_sampler
-from pagopt.tuning.outcome import Goal, TrialRow, Tuned, load_tuned
+from pagopt.tuning.outcome import TrialRow, Tuned, load_tuned
+from pagopt.tuning.scoring import Scoring
 from pagopt.tuning.space import Space
 from pagopt.tuning.start import Start, find_start, first_points
 from pagopt.tuning.storage import open_storage, open_study
-from pagopt.tuning.tuning import COST, Tuning
+from pagopt.tuning.tuning import Tuning
 from pagopt.tuning.verdict import chosen, compare, write
 
 __all__ = ["TuningRun", "tune"]
@@ -102,27 +94,11 @@ class TuningRun:
     ) -> None:
         self.tuning, self.name, self.start, self.space = tuning, name, start, space
         self.run = Run(tuning.study, name, folder, batch_size, options, store=store)
-        self.objective, self.trainer = self.run.objective, self.run.trainer
+        self.trainer = self.run.trainer
         self._check_model()
-        self.further = Objective(tuning.further) if tuning.further else None
-        self.bounds = Objective([_bare(spec) for spec in tuning.constraints]) if tuning.constraints else None
-        self.rewards = dict(self.objective.rewards)
-        self.labels = {
-            "further": self._join(self.further) if self.further else {},
-            "bounds": self._join(self.bounds) if self.bounds else {},
-        }
-        self.every = {**self.run.judge.rewards}
-        for label, reward in self.rewards.items():
-            self.every.setdefault(label, reward)
-        self.goals = [Goal("objective", higher=True)]
-        if self.further:
-            own = self.labels["further"]
-            self.goals += [Goal(own[label], weight > 0) for label, weight in self.further.weights.items()]
-        if tuning.costs:
-            self.goals.append(Goal(COST, higher=False))
+        self.scoring = Scoring(tuning, self.run)
+        self.goals = self.scoring.goals
         self.slices = tuning.slices()
-        self.limits: list[Limit] = []
-        self._evaluators: dict[tuple[int, bool], Evaluator] = {}
 
     def close(self) -> None:
         """Close the bar and the store."""
@@ -137,13 +113,11 @@ class TuningRun:
         rest = (3 + bool(scales)) * len(held_out)
         progress.expect((2 + scales + self.tuning.trials) * len(tasks) + rest)
         if self.trainer.world_size > 1:
-            self.evaluator(self.tuning.study.steps).launch()
+            self.scoring.evaluator(self.tuning.study.steps).launch()
         progress.label("no guidance, as it was")
-        first = self.evaluator(self.tuning.study.steps)([PLAIN, self.start.recipe], tasks)
-        baseline = {label: table[0] for label, table in first.items()}
-        self.run.baseline = {label: baseline[label] for label in self.objective.rewards}
-        self.limits = self._limits(baseline)
-        reference = self.combined(first)
+        first = self.scoring.evaluator(self.tuning.study.steps)([PLAIN, self.start.recipe], tasks)
+        self.scoring.measure_by({label: table[0] for label, table in first.items()})
+        reference = self.scoring.combined(first)
         points, left_out = first_points(self.space)
         ledger = self.first(lambda: self._ledger(address, study_name, points), keep=True)
         try:
@@ -166,7 +140,7 @@ class TuningRun:
             start=self.start.label,
             settings=self.tuning.describe(),
             goals=self.goals,
-            objective=self.objective.describe(),
+            objective=self.run.objective.describe(),
             search_tasks=[(task.prompt, task.seed) for task in tasks],
             held_out_tasks=[(task.prompt, task.seed) for task in held_out],
             baseline=Estimate.of(reference[0]),
@@ -176,7 +150,7 @@ class TuningRun:
             best=best,
             methods=methods,
             tests=tests,
-            images_generated=sum(one.images_generated for one in self._evaluators.values()),
+            images_generated=self.scoring.images_generated,
             seconds=round(time.monotonic() - begun, 1),
         )
         if self.trainer.is_global_zero:
@@ -186,28 +160,6 @@ class TuningRun:
                 why = f"cannot write to {self.run.folder.path}: {error.strerror}"
                 raise StudyError(f"{why}. Images, scores and trials are kept; make room and run again.") from error
         return tuned
-
-    def evaluator(self, steps: int, judge: bool = False) -> Evaluator:
-        """Scores recipes with this number of steps; ``judge`` with the rewards that are only watched, too."""
-        if (steps, judge) not in self._evaluators:
-            run, study = self.run, self.tuning.study
-            renderer = run.renderer
-            if steps != study.steps:
-                size = (study.height, study.width)
-                renderer = Renderer(renderer.pipe, steps, *size, study.distilled_guidance, study.compile)
-            rewards = self.every if judge else self.rewards
-            batch_size = run.evaluator.batch_size
-            made = Evaluator(renderer, rewards, run.store, self.trainer, batch_size, run.progress)
-            self._evaluators[steps, judge] = made
-        return self._evaluators[steps, judge]
-
-    def combined(self, tables: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """The first objective of recipes, shape ``(n_recipes, n_tasks)``."""
-        return self.objective.combine({k: tables[k] for k in self.objective.rewards}, self.run.baseline)
-
-    def cost(self, recipe: Recipe, steps: int) -> int:
-        """Block evaluations for one picture."""
-        return block_evaluations(recipe, self.run.head_map.blocks, steps)
 
     def first(self, act: Callable[[], T], keep: bool = False) -> Any:
         """What the first process gets, on all processes; with ``keep`` on the first alone, and ``None`` elsewhere.
@@ -240,7 +192,7 @@ class TuningRun:
             {
                 **{k: v for k, v in self.run.folder.config.items() if k != "tune"},
                 "model_fingerprint": self.run.renderer.fingerprint,
-                "rewards": {label: reward.key() for label, reward in self.rewards.items()},
+                "rewards": {label: reward.key() for label, reward in self.scoring.rewards.items()},
             },
             make_sampler(tuning.sampler, tuning.sampler_options, tuning.tuning_seed),
             make_pruner(tuning.pruner, tuning.pruner_options),
@@ -269,14 +221,14 @@ class TuningRun:
         seen = {one.number: Seen() for one in batch}
         running = list(batch)
         for rung, tasks in enumerate(self.slices):
-            found = self._scores(running, tasks)
+            found = self.scoring.scores(running, tasks)
             for one in running:
                 scores = found[one.number]
                 if isinstance(scores, str):
                     seen[one.number].cause = scores
                 else:
                     tables = {label: row[None] for label, row in scores.items()}
-                    seen[one.number].add(tasks, scores, self.combined(tables)[0])
+                    seen[one.number].add(tasks, scores, self.scoring.combined(tables)[0])
             last = rung == len(self.slices) - 1
             left: set[int] = self.first(
                 lambda running=running, tasks=tasks, last=last: (  # type: ignore[misc]
@@ -297,63 +249,11 @@ class TuningRun:
             # Optuna knows no pruning with several objectives.
             keep = bool(known.cause) or len(self.goals) > 1 or ledger.keep_on(one.number, known, tasks)
             if known.cause or last or not keep:
-                values, limits = ([], {}) if known.cause else self._values(one, known)
+                values, limits = ([], {}) if known.cause else self.scoring.values(one, known)
                 ledger.tell(one.number, known, values, limits, pruned=not last)
             else:
                 left.add(one.number)
         return left
-
-    def _values(self, one: Asked, seen: Seen) -> tuple[list[float], dict[str, float]]:
-        """The objectives, and how far each constraint is missed."""
-        means = {**seen.means(), COST: float(self.cost(one.recipe, one.steps)), "objective": seen.mean}
-        limits = {
-            limit.text: (limit.value - means[limit.reward]) * (1 if limit.kind == "at_least" else -1)
-            for limit in self.limits
-        }
-        return [means[goal.name] for goal in self.goals], limits
-
-    def _scores(self, trials: Sequence[Asked], tasks: Sequence[int]) -> dict[int, dict[str, NDArray[np.float64]] | str]:
-        """For every trial the scores on these tasks, by reward; or why there are none."""
-        found: dict[int, dict[str, NDArray[np.float64]] | str] = {}
-        shown = [self.run.tasks[task] for task in tasks]
-        for steps in dict.fromkeys(one.steps for one in trials):
-            same = [one for one in trials if one.steps == steps]
-            try:
-                tables = self.evaluator(steps)([one.recipe for one in same], shown)
-                for index, one in enumerate(same):
-                    found[one.number] = {label: table[index] for label, table in tables.items()}
-            except StoreError:
-                raise
-            except (PagoptError, RuntimeError) as error:
-                if self.trainer.world_size > 1:  # the other processes may not have failed
-                    raise
-                if len(same) == 1:
-                    found[same[0].number] = f"{type(error).__name__}: {error}"
-                else:
-                    for one in same:
-                        found |= self._scores([one], tasks)
-        return found
-
-    def _join(self, more: Objective) -> dict[str, str]:
-        """Add rewards to those of the trials; returns under which label each of them is."""
-        labels = {}
-        for label, reward in more.rewards.items():
-            known = {**self.run.judge.rewards, **self.rewards}
-            same = [name for name, other in known.items() if other.key() == reward.key()]
-            labels[label] = same[0] if same else self._free(label)
-            self.rewards[labels[label]] = self.rewards.get(labels[label], reward)
-        return labels
-
-    def _free(self, label: str) -> str:
-        return label if label not in {*self.rewards, *self.run.judge.rewards} else f"{label} (beside)"
-
-    def _limits(self, baseline: dict[str, NDArray[np.float64]]) -> list[Limit]:
-        """The constraints in the rewards' own units."""
-        if self.bounds is None:
-            return []
-        own = self.labels["bounds"]
-        terms = [spec.term(own[label]) for label, spec in zip(self.bounds.labels, self.tuning.constraints, strict=True)]
-        return limits_of(terms, baseline)
 
     def _check_model(self) -> None:
         known, here = self.start.provenance, self.run.renderer.fingerprint
@@ -367,10 +267,6 @@ class TuningRun:
             self.run.head_map.check(self.start.recipe.heads)
         except PagoptError as error:
             raise RecipeError(f"the recipe {self.start.label} does not fit this model: {error}") from error
-
-
-def _bare(spec: Any) -> Any:
-    return type(spec)(spec.name, spec.weight, spec.args)
 
 
 def _configuration(tuning: Tuning, name: str, start: Start, options: dict[str, Any]) -> dict[str, Any]:

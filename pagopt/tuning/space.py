@@ -40,8 +40,8 @@ class Point:
 class Space:
     """The recipes around one recipe.
 
-    A parameter that is not in the space, or does not apply (``when``), keeps the recipe's own value. Another target than
-    the recipe's starts from its default options.
+    A parameter that is not in the space, or does not apply (``when``), keeps the recipe's own value. Another target
+    than the recipe's starts from its default options.
 
     Args:
         given: For each parameter a fixed value, ``[low, high]``, or a mapping with ``low`` and ``high`` (and ``log``,
@@ -146,7 +146,11 @@ class Space:
         for name, parameter in self.parameters.items():
             if not parameter.varies and "." not in name and parameter.applies(own):
                 parameter.hold(name, own.get(name, parameter.values[0]))
-        return self.draw(ask)
+        point = self.draw(ask)
+        # What is no parameter of the space keeps the recipe's value, which need not be the wanted one.
+        if point.recipe.strengths != tuple(own_strengths.values()) or point.recipe.scale != own["scale"]:
+            raise StudyError("strength and scale do not vary enough for that in this space")
+        return point
 
     def varied(self) -> list[str]:
         """The parameters that vary."""
@@ -198,7 +202,7 @@ class Space:
         if target not in known_targets():
             raise UnknownName("perturbation target", target, known_targets())
         kind = known_targets()[target]
-        fields = [item.name for item in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+        fields: list[str] = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
         if option not in fields:
             raise UnknownName(f"option of the target {target!r}", option, fields)
         return None
@@ -206,17 +210,17 @@ class Space:
     def _check_leading(self) -> None:
         if "leading" in self.parameters and self.order is None:
             raise StudyError(
-                "the space varies `leading`, the number of leading heads, and the recipe does not say in which order its "
-                "heads were found. Keep recipe.json beside the results.json of its search, or write the heads in order "
-                "as `recipe`"
+                "the space varies `leading`, the number of leading heads, and the recipe does not say in which order "
+                "its heads were found. Keep recipe.json beside the results.json of its search, or write the heads in "
+                "order as `recipe`"
             )
 
     def _check_interval(self) -> None:
         starts, stops, steps = (self._extent(name) for name in ("start", "stop", "steps"))
         if stops[0] - starts[1] < 1 / steps[0] - 1e-9:
             raise StudyError(
-                f"start goes up to {starts[1]:g} and stop down to {stops[0]:g}, so the interval could be without any of "
-                f"{steps[0]:g} steps: leave at least 1/{steps[0]:g} between them"
+                f"start goes up to {starts[1]:g} and stop down to {stops[0]:g}, so the interval could be without any "
+                f"of {steps[0]:g} steps: leave at least 1/{steps[0]:g} between them"
             )
 
     def _extent(self, name: str) -> tuple[float, float]:
@@ -243,8 +247,8 @@ class Space:
                     raise
                 except PagoptError as error:
                     raise StudyError(
-                        f"the space holds target {target} with path {path}: {error}. Say which targets a path is for, such "
-                        "as `path: {choices: [straight, fisher_rao], when: {target: [identity]}}`"
+                        f"the space holds target {target} with path {path}: {error}. Say which targets a path is for, "
+                        "such as `path: {choices: [straight, fisher_rao], when: {target: [identity]}}`"
                     ) from error
 
     def _choices(self, name: str) -> Iterator[Value]:

@@ -6,10 +6,10 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.pruners import BasePruner
@@ -57,7 +57,7 @@ def open_study(
     storage: BaseStorage,
     name: str,
     address: str,
-    directions: list[str],
+    directions: Sequence[Literal["maximize", "minimize"]],
     config: Mapping[str, Any],
     sampler: BaseSampler,
     pruner: BasePruner,
@@ -127,8 +127,8 @@ def guarded(address: str) -> Iterator[None]:
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
         raise StudyError(
-            f"the storage {shown(address)} cannot be reached: {_first(error.__cause__ or error)}. Finished trials in it and "
-            "all images and scores in the store are kept; the same command goes on once it is there again"
+            f"the storage {shown(address)} cannot be reached: {_first(error.__cause__ or error)}. Finished trials in "
+            "it and all images and scores in the store are kept; the same command goes on once it is there again"
         ) from error
 
 

@@ -68,12 +68,13 @@ class Tuning:
             check_whole(name, getattr(self, name), least)
         if not self.recipe:
             raise StudyError(
-                "there is nothing to tune: give a recipe, a file such as runs/flat/recipe.json or heads such as 'L7.H2 L4.H3'"
+                "there is nothing to tune: give a recipe, a file such as runs/flat/recipe.json or heads such "
+                "as 'L7.H2 L4.H3'"
             )
         if len(self.study.specs) > 1 and not combination(self.study.combine).additive:
             raise StudyError(
-                f"a tuning needs one number for each picture, and combine: {self.study.combine} gives none; take sum or "
-                "harmonic, or give further rewards as `objectives` or `constraints`"
+                f"a tuning needs one number for each picture, and combine: {self.study.combine} gives none; take sum "
+                "or harmonic, or give further rewards as `objectives` or `constraints`"
             )
         check_terms(self.further)
         for spec in self.constraints:

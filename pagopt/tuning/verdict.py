@@ -63,7 +63,7 @@ def compare(
     scales = run.tuning.study.cfg_scales
     if scales:
         ways = [Recipe(scale=0.0, cfg=scale) for scale in scales]
-        means = run.combined(run.evaluator(steps)(ways, run.run.tasks)).mean(axis=1)
+        means = run.scoring.combined(run.scoring.evaluator(steps)(ways, run.run.tasks)).mean(axis=1)
         entries.append((f"CFG {scales[int(means.argmax())]:g}", ways[int(means.argmax())], steps, None))
     entries.append(("as it was", run.start.recipe, steps, None))
     others = len(entries)
@@ -73,10 +73,10 @@ def compare(
     methods: dict[int, TunedMethod] = {}
     for same in dict.fromkeys(entry[2] for entry in entries):
         places = [place for place, entry in enumerate(entries) if entry[2] == same]
-        judge = run.evaluator(same, judge=True)
+        judge = run.scoring.evaluator(same, judge=True)
         recipes = [entries[place][1] for place in places]
         tables = judge(recipes, tasks)
-        objective = run.combined(tables)
+        objective = run.scoring.combined(tables)
         keys = judge.keys(recipes, tasks)
         for index, place in enumerate(places):
             name, recipe, _, trial = entries[place]
@@ -88,7 +88,7 @@ def compare(
                 images=tuple(keys[index]),
                 looks=looks_table(judge.looks(keys[index])),
             )
-            methods[place] = TunedMethod(method, same, run.cost(recipe, same), trial)
+            methods[place] = TunedMethod(method, same, run.scoring.cost(recipe, same), trial)
     every = [methods[place] for place in sorted(methods)]
     tests = {
         one.method.name: [paired_test(one.method, other.method) for other in every[:others]] for one in every[others:]
