@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,7 +23,6 @@ SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
     "random": optuna.samplers.RandomSampler,
     "gp": optuna.samplers.GPSampler,
-    "cmaes": optuna.samplers.CmaEsSampler,
     "qmc": optuna.samplers.QMCSampler,
 }
 PRUNERS: dict[str, type[BasePruner]] = {
@@ -89,7 +87,7 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> BaseSample
     """A sampler by name; :func:`check_sampler` says what is refused."""
 
     def make(seed: int) -> BaseSampler:
-        further = {"warn_independent_sampling": False} if name in {"gp", "cmaes", "qmc"} else {}
+        further = {"warn_independent_sampling": False} if name in {"gp", "qmc"} else {}
         sampler: BaseSampler = _made("sampler", name, SAMPLERS[name], {**further, "seed": seed, **options})
         return sampler
 
@@ -102,24 +100,24 @@ def make_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
     return pruner
 
 
-def check_sampler(name: str, options: Mapping[str, Any], several: bool) -> None:
+def check_sampler(name: str, options: Mapping[str, Any]) -> None:
     """Refuse what is no sampler.
 
     Args:
         name: Of the sampler.
         options: Of it.
-        several: Whether there are several objectives.
 
     Raises:
         UnknownName: If there is no such sampler or option.
-        StudyError: If an option's value means nothing, a package is missing, or it takes one objective only.
+        StudyError: If an option's value means nothing, or the sampler is one that pagopt does not use.
     """
+    if name == "cmaes":
+        raise StudyError(
+            "Optuna's CMA-ES keeps a Python pickle in the storage, and whoever can write there could run code here: "
+            "pagopt does not use it. Take gp, which is made for as few trials, or tpe"
+        )
     if name not in SAMPLERS:
         raise UnknownName("sampler", name, SAMPLERS)
-    if several and name == "cmaes":
-        raise StudyError("the sampler cmaes takes one objective, and this tuning has several: take tpe, gp or random")
-    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
-        raise StudyError("the sampler cmaes needs a package: pip install cmaes, or take tpe or gp")
     if "seed" in options:
         raise StudyError("sampler_options: the seed is tuning_seed")
     make_sampler(name, options, 0)

@@ -37,7 +37,7 @@ class Tuning:
             fixed value, a range [low, high], or a mapping; see docs/tune.md.
         trials: How many, in all; the same command with more goes on.
         at_once: Trials that are asked for together, so that their pictures fill batches.
-        sampler: Which trials to try: tpe, random, gp, cmaes, qmc.
+        sampler: Which trials to try: tpe, random, gp, qmc.
         sampler_options: Options of Optuna's sampler, such as `n_startup_trials: 20`.
         pruner: When to stop a trial early: wilcoxon, median, percentile, halving, hyperband, or none.
         pruner_options: Options of Optuna's pruner, such as `p_threshold: 0.05`.
@@ -85,7 +85,7 @@ class Tuning:
         for item in self.objectives:
             if isinstance(item, RewardSpec) and item.name == COST:
                 raise StudyError(f"write the objective {COST} as a word, without a mapping")
-        check_sampler(self.sampler, self.sampler_options, several=bool(self.objectives))
+        check_sampler(self.sampler, self.sampler_options)
         check_pruner(self.pruner, self.pruner_options)
         tasks = len(self.study.tasks())
         if tasks < 2:
