@@ -84,5 +84,9 @@ class StoreError(PagoptError):
     """A store that cannot be read or written."""
 
 
+class DamagedImage(StoreError):
+    """An image file of a store that can be read, but is not what it should be."""
+
+
 class StudyError(PagoptError):
     """A study whose configuration makes no sense, or whose folder belongs to another one."""

@@ -26,7 +26,7 @@ from pagopt.folder import Folder
 from pagopt.heads import HeadMap
 from pagopt.looks import looks_table
 from pagopt.models import family_of, load_pipeline
-from pagopt.recipe import Provenance, Recipe
+from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Renderer, Task
 from pagopt.report import guards, write_report, write_sheet
 from pagopt.results import Estimate, Method, Results, Round
@@ -38,8 +38,6 @@ from pagopt.study import Study
 from pagopt.summary import evidence, paired_test, scores_table
 
 __all__ = ["Run", "configuration", "run_study"]
-
-PLAIN = Recipe(scale=0.0, cfg=1.0)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from pagopt.combine import Ranking
 from pagopt.comparison.compute import block_evaluations
 from pagopt.errors import UnknownName
 from pagopt.experiment import Run
-from pagopt.recipe import Recipe
+from pagopt.recipe import PLAIN, Recipe
 from pagopt.render import Job, Task
 
 __all__ = ["GPUS", "SHARE", "Plan", "Stage", "make_plan"]
@@ -27,7 +27,6 @@ __all__ = ["GPUS", "SHARE", "Plan", "Stage", "make_plan"]
 GPUS = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "l40s": 362e12, "rtx4090": 165e12}
 """Dense bfloat16 operations a second that the makers state, without sparsity."""
 
-PLAIN = Recipe(scale=0.0, cfg=1.0)
 
 SHARE = 0.4
 """The part of that rate which is assumed for an estimate: large batches, compiled blocks."""

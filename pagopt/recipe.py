@@ -16,7 +16,7 @@ from pagopt.errors import GuidanceError, RecipeError
 from pagopt.files import write_text
 from pagopt.heads import Head, expand_heads
 
-__all__ = ["STRAIGHT", "Option", "Provenance", "Recipe", "load_recipe"]
+__all__ = ["PLAIN", "STRAIGHT", "Option", "Provenance", "Recipe", "load_recipe"]
 
 SCHEMA = 1
 STRAIGHT = "straight"
@@ -223,6 +223,10 @@ class Provenance:
             if not isinstance(value, kinds[name]):
                 raise RecipeError(f"provenance.{name} must be of type {kinds[name].__name__}, got {value!r}")
         return cls(**data)
+
+
+PLAIN = Recipe(scale=0.0, cfg=1.0)
+"""No guidance at all."""
 
 
 def load_recipe(path: str | Path) -> tuple[Recipe, Provenance | None]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from pagopt.errors import StudyError
 from pagopt.files import write_png
 from pagopt.models import load_pipeline
-from pagopt.recipe import Provenance, Recipe, load_recipe
+from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.report import draw_sheet
 
@@ -64,7 +64,7 @@ def main(words: list[str]) -> None:
     )
     warn_if_other_model(renderer, provenance)
     task = Task(options.prompt, options.seed)
-    unguided = Recipe(scale=0.0, cfg=1.0)
+    unguided = PLAIN
     recipes = [unguided, recipe] if options.compare else [recipe]
     images = renderer.render([Job(each, task) for each in recipes])
     titles = ["no guidance", "with the recipe"]

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
-from pagopt.cli.search import Request, read
+from pagopt.cli.search import Request, parse, requested
 from pagopt.cli.search import parser as search_parser
 from pagopt.errors import UnknownName
 from pagopt.experiment import Run, configuration
@@ -40,8 +40,8 @@ def parser() -> ArgumentParser:
 def main(words: list[str]) -> None:
     """Plan the study that ``words`` name."""
     command = parser()
-    asked = read(words, command)
-    gpu = command.parse_args(["--config", str(find_study(words[0])), *words[1:]]).gpu
+    name, options, made = parse(words, command, find_study)
+    asked, gpu = requested(name, options, made), options.gpu
     if gpu not in GPUS:
         raise UnknownName("GPU", gpu, GPUS)
     with tempfile.TemporaryDirectory() as empty:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pagopt.results import Estimate, Results
 from pagopt.study import Study, available_studies, find_study
 from pagopt.summary import held_out_means, missed, passing, thresholds
 
-__all__ = ["Request", "main", "parser", "read"]
+__all__ = ["UNUSED", "Request", "main", "parse", "parser", "requested", "trainer_options"]
 
 DESCRIPTION = """Find the attention heads that serve an objective (HeadHunter, arXiv 2506.10978).
 
@@ -85,24 +86,37 @@ class Request:
     store: Path | None = None
 
 
-def read(words: list[str], command: ArgumentParser) -> Request:
-    """The study that ``words`` name."""
+def parse(words: list[str], command: ArgumentParser, find: Callable[[str], Path]) -> tuple[str, Any, Any]:
+    """A command's first word as a file, and what stands in it with the options beside it.
+
+    Args:
+        words: A name or path, then options.
+        command: Whose options they are.
+        find: The file of a name.
+
+    Returns:
+        The file's name without its ending, the options, and the same with the study and so on made of them.
+    """
     name = next((word for word in words[:1] if not word.startswith("-")), None)
     if name is None:
         # Also serves --help, which needs no study.
         command.parse_args(words or ["--help"])
         raise SystemExit(2)
-    file = find_study(name)
+    file = find(name)
     options = command.parse_args(["--config", str(file), *words[1:]])
-    study = command.instantiate(options)
-    fields = {key: getattr(study, key) for key in Study.__dataclass_fields__}
-    out = options.out or Path("runs") / file.stem
-    return Request(file.stem, Study(**fields), out, options.batch_size, trainer_options(options.trainer), options.store)
+    return file.stem, options, command.instantiate(options)
+
+
+def requested(name: str, options: Any, made: Any) -> Request:
+    """What :func:`parse` found, as a request."""
+    study = Study(**{key: getattr(made, key) for key in Study.__dataclass_fields__})
+    out = options.out or Path("runs") / name
+    return Request(name, study, out, options.batch_size, trainer_options(options.trainer), options.store)
 
 
 def main(words: list[str]) -> None:
     """Run the study that ``words`` name, and print a table."""
-    asked = read(words, parser())
+    asked = requested(*parse(words, parser(), find_study))
     before = (asked.out / "results.json").stat().st_mtime_ns if (asked.out / "results.json").exists() else None
     results = run_study(asked.study, asked.name, asked.out, asked.batch_size, asked.trainer, asked.store)
     finished = before == (asked.out / "results.json").stat().st_mtime_ns

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pagopt.cli.search import UNUSED, trainer_options
+from pagopt.cli.search import UNUSED, parse, trainer_options
 from pagopt.results import Estimate
 from pagopt.study import Study
 from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning, tune
@@ -82,19 +82,12 @@ class Request:
 
 def read(words: list[str], command: ArgumentParser) -> Request:
     """The tuning that ``words`` name."""
-    name = next((word for word in words[:1] if not word.startswith("-")), None)
-    if name is None:
-        # Also serves --help, which needs no study.
-        command.parse_args(words or ["--help"])
-        raise SystemExit(2)
-    file = find_tuning(name)
-    options = command.parse_args(["--config", str(file), *words[1:]])
-    made = command.instantiate(options)
+    name, options, made = parse(words, command, find_tuning)
     study = Study(**{key: getattr(made, key) for key in Study.__dataclass_fields__})
     fields = {key: getattr(made, key) for key in Tuning.__dataclass_fields__ if key != "study"}
     further = {key: getattr(options, key) for key in ("batch_size", "store", "storage", "study_name")}
-    out = options.out or Path("runs") / f"tune-{file.stem}"
-    return Request(file.stem, Tuning(study, **fields), out, {**further, "trainer": trainer_options(options.trainer)})
+    out = options.out or Path("runs") / f"tune-{name}"
+    return Request(name, Tuning(study, **fields), out, {**further, "trainer": trainer_options(options.trainer)})
 
 
 def main(words: list[str]) -> None:

@@ -14,12 +14,11 @@ from pagopt.comparison.compute import block_evaluations, pictures_for
 from pagopt.comparison.outcome import Choice
 from pagopt.evaluate import Evaluator
 from pagopt.heads import HeadMap
-from pagopt.recipe import Recipe
+from pagopt.recipe import PLAIN, Recipe
 from pagopt.render import Task
 
 __all__ = ["PLAIN", "Baselines", "Row"]
 
-PLAIN = Recipe(scale=0.0, cfg=1.0)
 """No guidance."""
 
 

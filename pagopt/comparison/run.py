@@ -10,7 +10,7 @@ from typing import Any
 
 import pagopt
 from pagopt.comparison import verdict
-from pagopt.comparison.baselines import PLAIN, Baselines, Row
+from pagopt.comparison.baselines import Baselines, Row
 from pagopt.comparison.comparison import Comparison
 from pagopt.comparison.folder import Folder
 from pagopt.comparison.outcome import Measure, Outcome, Standing
@@ -19,6 +19,7 @@ from pagopt.comparison.statistics import Difference, difference, holm, standard_
 from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.evaluate import Evaluator, Progress, make_trainer
 from pagopt.models import family_of, load_pipeline
+from pagopt.recipe import PLAIN
 from pagopt.render import Renderer
 from pagopt.reward import Objective, load_reward
 from pagopt.store import Store

@@ -15,12 +15,11 @@ from pagopt.isolated import client, environment, process, record, worker
 from pagopt.isolated.client import Worker
 from pagopt.isolated.environment import find_environment, find_record, not_installed
 from pagopt.reward import Reward
-from pagopt.reward.identity import plain
+from pagopt.reward.identity import add_file, plain
 
 __all__ = ["Isolated"]
 
 LIMITS = ("device", "start_seconds", "batch_seconds", "restarts")  # they change no score
-WHOLE = 64 * 2**20  # bytes; of larger files samples are hashed
 
 
 class Isolated(Reward):
@@ -106,14 +105,6 @@ def _fingerprint(path: Path) -> str:
     """sha256 over a file or the files of a folder; of large ones size, beginning and samples."""
     path, digest = path.expanduser(), hashlib.sha256()
     for file in [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file()):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path.parent) if file != path else ''} {size}\n".encode())
-        with file.open("rb") as stream:
-            if size <= WHOLE:
-                digest.update(stream.read())
-                continue
-            digest.update(stream.read(2**20))
-            for part in range(64):
-                stream.seek(size * part // 64)
-                digest.update(stream.read(4096))
+        digest.update(f"{file.relative_to(path.parent) if file != path else ''} ".encode())
+        add_file(digest, file)
     return digest.hexdigest()

@@ -20,9 +20,25 @@ import torch
 
 from pagopt.errors import RewardError
 
-__all__ = ["LOADED", "arguments_of", "canonical", "plain", "signature_of", "source_of", "state_of"]
+__all__ = ["LOADED", "add_file", "arguments_of", "canonical", "plain", "signature_of", "source_of", "state_of"]
 
 LOADED = "_pagopt_source"  # sha256 of the source that the loader ran; the file may have changed since
+
+WHOLE = 64 * 2**20  # bytes; of larger files samples are hashed
+
+
+def add_file(digest: hashlib._Hash, path: Path) -> None:
+    """Hash a file's size and content; of one above 64 MiB, a checkpoint, the first MiB and 64 samples."""
+    size = path.stat().st_size
+    digest.update(f"{size}\n".encode())
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            digest.update(file.read())
+            return
+        digest.update(file.read(2**20))
+        for part in range(64):
+            file.seek(size * part // 64)
+            digest.update(file.read(4096))
 
 
 def plain(value: Any, what: str) -> Any:

@@ -26,6 +26,8 @@ __all__ = ["Allowance", "Budget", "Spending", "Spent", "search_within"]
 UNITS = {"h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
 TIME = re.compile(r"(?:\d+(?:\.\d+)?(?:h|min|m|s))+")
 IMAGES = re.compile(r"(\d+)[- ]?images?")
+PACED = 8
+"""Images that have to be drawn before they say how long one takes."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,11 @@ def search_within(
                 f"{budget.images}. {hint}"
             )
     if budget.seconds is not None:
-        pace = spending.agree((time.monotonic() - spending.start) / max(1, spending.drawn))
+        if spending.drawn >= PACED:  # else the store had them, and the clock alone says when it is over
+            pace = spending.agree((time.monotonic() - spending.start) / spending.drawn)
         until = spending.start + budget.seconds - spending.reserved * pace
         left = spending.agree(until - time.monotonic())
-        images = int(left / pace) if spending.drawn else None
+        images = int(left / pace) if pace else None
         if images is not None and images < 1:
             raise StudyError(
                 f"the comparison of this study takes {spending.fixed * pace:.0f} s alone, and its budget is "

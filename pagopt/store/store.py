@@ -1,4 +1,7 @@
-"""The store itself: images, scores and notes go in and come out by key."""
+"""The store itself: images, scores and notes go in and come out by key.
+
+Longer than other files, because one class keeps what ties files and index together: a file is there before its row.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from pagopt.disk import explain, transaction
-from pagopt.errors import StoreError
+from pagopt.errors import DamagedImage, StoreError
 from pagopt.files import write_bytes
 from pagopt.store import picture_file, schema
 from pagopt.store.claims import Claims
@@ -147,7 +150,8 @@ class Store:
         """The image as it was put in, RGB.
 
         Raises:
-            StoreError: If it is not there, or its file is damaged.
+            StoreError: If it is not there, or cannot be read.
+            DamagedImage: If its file is damaged.
         """
         path = self.image_path(key)
         try:
@@ -159,12 +163,12 @@ class Store:
         try:
             image, description = picture_file.decode(data)
         except Exception as error:  # Pillow's own differ from format to format
-            raise StoreError(
+            raise DamagedImage(
                 f"the image file {path} is damaged ({error}). Delete it and run again: only it is made anew."
             ) from error
         # Read as PNG of other programs may be, which hold none; those of the store do.
         if description and hashlib.sha256(description.encode()).hexdigest() != key:
-            raise StoreError(f"the image file {path} is damaged (it is another image). Delete it and run again.")
+            raise DamagedImage(f"the image file {path} is damaged (it is another image). Delete it and run again.")
         return image
 
     def put_scores(self, reward_key: str, scores: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from pagopt.errors import StoreError
+from pagopt.errors import DamagedImage
 from pagopt.store.picture_file import SUFFIXES
 from pagopt.store.store import KEY, Store, row_of
 
@@ -56,10 +56,11 @@ def verify(store: Store, repair: bool = False) -> Findings:
     Args:
         store: Read only will do without ``repair``.
         repair: Forget what is damaged, lost or changed, so that it is drawn again; list what is unlisted; delete
-            what is unfinished. Strange files stay.
+            what is unfinished, and what is unlisted and damaged. Strange files stay.
 
     Raises:
-        StoreError: If the index itself is damaged, or the folder cannot be read or written.
+        StoreError: If the index itself is damaged, or the folder or a file cannot be read or written. Nothing is
+            forgotten or deleted for that: it may pass.
     """
     _check_index(store)
     found, listed = Findings(), set()
@@ -75,7 +76,7 @@ def verify(store: Store, repair: bool = False) -> Findings:
             continue
         try:
             store.get_image(key)
-        except StoreError as error:
+        except DamagedImage as error:
             found.damaged[key] = str(error)
     _look_at_files(store, listed, found)
     if repair:
@@ -119,10 +120,12 @@ def _repair(store: Store, found: Findings) -> None:
     rows = []
     for name in found.unlisted:
         path: Path = store.folder / name
+        if not path.exists():  # another process has pruned it meanwhile
+            continue
         try:
             store.get_image(path.stem)
             rows.append(row_of(path))
-        except Exception:  # whatever is wrong with it, nobody asked for it
+        except (DamagedImage, ValueError):  # not one that cannot be read just now: that may pass
             path.unlink(missing_ok=True)
     for start in range(0, len(rows), BATCH):
         store.add_rows(rows[start : start + BATCH])

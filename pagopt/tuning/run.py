@@ -17,8 +17,9 @@ import optuna
 
 import pagopt
 from pagopt.errors import PagoptError, RecipeError, StudyError
-from pagopt.experiment import PLAIN, Run
+from pagopt.experiment import Run
 from pagopt.folder import Folder
+from pagopt.recipe import PLAIN
 from pagopt.results import Estimate
 from pagopt.tuning.ledger import Asked, Ledger, Seen
 from pagopt.tuning.methods import make_pruner, make_sampler

@@ -11,10 +11,9 @@ from PIL import Image
 
 from pagopt.combine import fronts
 from pagopt.errors import StudyError
-from pagopt.experiment import PLAIN
 from pagopt.files import write_png, write_text
 from pagopt.looks import looks_table
-from pagopt.recipe import Provenance, Recipe
+from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Task
 from pagopt.report import draw_sheet
 from pagopt.results import Estimate, Method, PairedTest

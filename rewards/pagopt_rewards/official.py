@@ -1,4 +1,7 @@
-"""The authors' own packages of three rewards, each in an environment of its own; see docs/isolated-rewards.md."""
+"""The authors' own packages of three rewards, each in an environment of its own; see docs/isolated-rewards.md.
+
+Three in one file, because nothing of a reward is here: each only says which record, and where its files are.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pagopt.errors import RewardError
+from pagopt.reward.identity import add_file
 
 __all__ = [
     "check_tensors",
@@ -25,7 +26,6 @@ __all__ = [
     "uncached",
 ]
 
-WHOLE = 64 * 2**20  # bytes; larger files are sampled for their fingerprint
 SAMPLES = 4096  # values of a tensor that go into a fingerprint
 SHOWN = 3  # names of tensors in a message
 
@@ -184,16 +184,8 @@ def fingerprint(*paths: Path) -> str:
     """sha256 over files, in order; of those above 64 MiB the size, the first MiB and 64 samples."""
     digest = hashlib.sha256()
     for path in paths:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            if size <= WHOLE:
-                digest.update(file.read())
-                continue
-            digest.update(file.read(2**20))
-            for part in range(64):
-                file.seek(size * part // 64)
-                digest.update(file.read(4096))
+        digest.update(f"{path.name} ".encode())
+        add_file(digest, path)
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from published import cache_on_hub
 from safetensors.torch import save_file
 
 from pagopt.errors import RewardError
+from pagopt.reward import identity
 from pagopt_rewards import weights
 from pagopt_rewards.weights import (
     check_tensors,
@@ -143,7 +144,7 @@ def test_a_published_file_is_kept_and_its_digest_checked(tmp_path: Path, monkeyp
 
 
 def test_fingerprints_see_every_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "WHOLE", 1000)
+    monkeypatch.setattr(identity, "WHOLE", 1000)
     path, seen = tmp_path / "w.pt", set()
     for content in (b"\0" * 10, b"\1" * 10, bytes(2**21) + b"\0" * 2**21, bytes(2**21) + b"\1" * 2**21):
         path.write_bytes(content)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pagopt.errors import StudyError, UnknownName
 from pagopt.experiment import run_study
 from pagopt.recipe import Recipe
 from pagopt.results import load_results
 from pagopt.reward import RewardSpec
-from pagopt.search import SEARCHES
-from pagopt.search.budget import Allowance, Budget, Spent
+from pagopt.search import SEARCHES, HeadHunter
+from pagopt.search.budget import Allowance, Budget, Spending, Spent, search_within
 from pagopt.study import Study
 from tests.search.landscape import World
 
@@ -74,6 +78,50 @@ def test_a_budget_of_time_ends_in_time(study: Study, tmp_path: Path) -> None:
     results = run_study(replace(study, budget="1h"), "tiny", tmp_path / "run", trainer=TRAINER)
     assert len(results.rounds) == 2
     assert time.monotonic() - start < 3600
+
+
+def test_a_budget_of_time_is_not_used_up_by_what_the_store_has(study: Study, tmp_path: Path) -> None:
+    """Nothing is drawn then, so nothing says how long an image takes, least of all the time that starting took."""
+    whole = run_study(study, "tiny", tmp_path / "run", trainer=TRAINER)
+    (tmp_path / "run" / "results.json").unlink()
+    again = run_study(replace(study, budget="30s"), "tiny", tmp_path / "run", trainer=TRAINER)
+    assert again.images_generated == 0
+    assert again.recipe == whole.recipe
+    waiting = Spending(fixed=22, reserved=400, drawn=0, start=time.monotonic() - 2.0, agree=lambda value: value)
+    world = World(0, heads=6, tasks=4)
+    recipe, rounds = search_within(
+        Budget(seconds=30.0), waiting, HeadHunter(2, 1), world, world.pool, Recipe(), 4, lambda done: None
+    )
+    assert len(rounds) == len(recipe.heads) == 2
+
+
+def test_a_budget_of_time_that_runs_out_stops_at_the_last_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock of its own: an image takes a second, 20 were drawn before, and 10 are to come after."""
+    world, now = World(0, heads=6, tasks=4), 20.0
+    monkeypatch.setattr("pagopt.search.budget.time", SimpleNamespace(monotonic=lambda: now))
+
+    def drawn(recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0) -> NDArray[np.float64]:
+        nonlocal now
+        now += 4 * len(recipes)
+        return world(recipes, tasks)
+
+    spending = Spending(fixed=30, reserved=10, drawn=20, start=0.0, agree=lambda value: value)
+
+    def search(seconds: float) -> int:
+        nonlocal now
+        now = 20.0
+        args = (drawn, world.pool, Recipe(), 4, lambda done: None)
+        recipe, rounds = search_within(Budget(seconds=seconds), spending, HeadHunter(5, 1), *args)
+        assert len(recipe.heads) == len(rounds)
+        assert now + 10 <= seconds
+        return len(rounds)
+
+    first, second = 4 * (6 + 1), 4 * (5 + 1)
+    assert search(30.0 + first) == 1
+    assert search(30.0 + first + second - 1) == 1
+    assert search(30.0 + first + second) == 2
+    with pytest.raises(StudyError, match="does not pay for the first round"):
+        search(30.0 + first - 1)
 
 
 @pytest.mark.parametrize(

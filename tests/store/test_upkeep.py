@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -257,3 +258,27 @@ def test_merge(full: Store, tmp_path: Path) -> None:
         assert (again.images, again.scores, again.notes) == (0, 0, 0)
         with pytest.raises(StoreError, match="merged into itself"):
             merge(target, [full, target])
+
+
+def test_what_cannot_be_read_just_now_is_not_taken_for_damaged(full: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hiccups must not cost images, listed or not."""
+    full._database().execute("DELETE FROM images WHERE key = ?", (KEYS[5],))
+    files = sorted(full.files())
+    read = Path.read_bytes
+
+    for sick in (KEYS[2], KEYS[5]):
+
+        def hiccup(path: Path, sick: str = sick) -> bytes:
+            if path.stem == sick:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return read(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", hiccup)
+            with pytest.raises(StoreError, match="Input/output error"):
+                verify(full, repair=True)
+        assert sorted(full.files()) == files
+        assert not full.missing_images(KEYS[:5])
+    assert verify(full, repair=True).unlisted
+    assert verify(full).clean
+    assert not full.missing_images(KEYS)
