@@ -19,6 +19,9 @@ from pagopt.study import find_study
 
 __all__ = ["main", "parser"]
 
+SMALL = 1e12
+"""Operations an image: below, a GPU waits for the program."""
+
 DESCRIPTION = """What `pagopt search STUDY` with the same options will cost: images, block evaluations, time on this
 machine (from a few batches that are drawn now), time on other GPUs, memory, and what the folder's store already has.
 
@@ -72,6 +75,7 @@ def show(plan: Plan, asked: Request, gpu: str) -> None:
     total = (f"{plan.images:,}", f"{plan.stored:,}", "", "", duration(plan.seconds))
     table.add_row("all", *total, style="bold")
     console.print(table)
+    small = " (a model as small as this one is not)" if plan.operations < SMALL else ""
     many = f" on {plan.processes} processes" if plan.processes > 1 else ""
     where = asked.store or f"of {asked.out}"
     console.print()
@@ -85,7 +89,7 @@ def show(plan: Plan, asked: Request, gpu: str) -> None:
         ("time", f"{at_most}{duration(plan.seconds)} here{many}, from batches of {asked.batch_size}"),
         (
             gpu,
-            f"{at_most}{duration(plan.seconds_on(gpu))} on one, were it busy at {SHARE:.0%} of its bf16 rate",
+            f"{at_most}{duration(plan.seconds_on(gpu))} on one, were it busy at {SHARE:.0%} of its bf16 rate{small}",
         ),
         ("memory", memory(plan)),
     ):

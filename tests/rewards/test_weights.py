@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from pagopt.errors import RewardError
 from pagopt.reward import identity
-from pagopt_rewards import weights
 from pagopt_rewards.weights import (
     check_tensors,
     checkpoint,
