@@ -15,7 +15,7 @@ demo: $(VENV)/.installed        ## find the heads that make the pictures more co
 	$(RUN)/pagopt search vivid --out runs/demo --batch_size 32
 
 test: $(VENV)/.developer        ## all tests that need neither a GPU nor downloaded weights
-	$(RUN)/python -m pytest
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.developer        ## ruff: rules and format
 	$(RUN)/ruff check .

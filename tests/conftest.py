@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,10 @@ from transformers import (
 )
 
 from pagopt.models import load_pipeline
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs; the commands under test inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tiny_vae(**config: object) -> AutoencoderKL:
