@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["hps_shapes", "imagereward_shapes", "save_hps", "save_imagereward"]
+__all__ = ["hps_shapes", "imagereward_shapes", "random_tensors", "save_hps", "save_imagereward"]
 
 Shapes = dict[str, tuple[int, ...]]
 MED_CONFIG = """{"architectures": ["BertModel"], "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu",
@@ -21,7 +21,7 @@ MED_CONFIG = """{"architectures": ["BertModel"], "attention_probs_dropout_prob":
 def save_hps(path: Path, seed: int = 0) -> None:
     """HPS_v2.1_compressed.pt: open_clip's ViT-H-14 in float16, 2 GB."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = _random(hps_shapes(), seed, torch.float16)
+    state = random_tensors(hps_shapes(), seed, torch.float16)
     torch.save({"epoch": 0, "state_dict": {**state, "logit_scale": torch.tensor(4.6)}}, path)
 
 
@@ -31,7 +31,7 @@ def save_imagereward(path: Path, seed: int = 0) -> None:
     BERT's own vocabulary comes from the hub only; this one has its special tokens in their places, letters, some words.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = _random(imagereward_shapes(), seed, torch.float32)
+    state = random_tensors(imagereward_shapes(), seed, torch.float32)
     torch.save({**state, "blip.text_encoder.embeddings.position_ids": torch.arange(512)[None]}, path)
     (path.parent / "med_config.json").write_text(MED_CONFIG, encoding="utf-8")
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
@@ -102,7 +102,7 @@ def _norm(name: str, width: int) -> Shapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _random(shapes: Mapping[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def random_tensors(shapes: Mapping[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
     """Values under which pictures and prompts differ clearly, unlike under those that a new model begins with."""
     noise, state = torch.Generator().manual_seed(seed), {}
     for name, shape in shapes.items():

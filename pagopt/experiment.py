@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import pagopt
 from pagopt.combine import Ranking
 from pagopt.errors import StudyError
-from pagopt.evaluate import Evaluator, Progress, make_trainer
+from pagopt.evaluate import Evaluator, Progress, make_trainer, together
 from pagopt.files import write_text
 from pagopt.folder import Folder
 from pagopt.heads import HeadMap
@@ -31,8 +31,9 @@ from pagopt.render import Renderer, Task
 from pagopt.report import guards, write_report, write_sheet
 from pagopt.results import Estimate, Method, Results, Round
 from pagopt.reward import Objective
-from pagopt.search import TITLES, Racing
+from pagopt.search import TITLES
 from pagopt.search.budget import Budget, Spending, search_within
+from pagopt.search.candidates import found_order
 from pagopt.store import Store
 from pagopt.study import Study
 from pagopt.summary import evidence, paired_test, scores_table
@@ -118,7 +119,8 @@ class Run:
         self.trainer = make_trainer(**options)
         if self.trainer.is_global_zero:
             folder.claim()
-        self.progress = Progress(self._jobs(), disable=quiet or not self.trainer.is_global_zero)
+        self.images = study.images(len(self.pool), len(self.layers))
+        self.progress = Progress(sum(self.images.values()), disable=quiet or not self.trainer.is_global_zero)
         self.trainer.callbacks.append(self.progress)
         self.store = Store(store or folder.path / "store")
         self.evaluator = Evaluator(
@@ -188,34 +190,12 @@ class Run:
         )
         return Evaluator(renderer, self.objective.rewards, self.store, self.trainer, size, self.progress)
 
-    def _compared(self) -> int:
-        """Images of the other methods on the search tasks."""
-        layers = len(self.layers) if self.study.compare_layers else 0
-        return (1 + len(self.study.cfg_scales) + layers) * len(self.study.prompts)
-
-    def held_out_images(self) -> int:
-        """Images of the comparison at the end."""
-        methods = 2 + bool(self.study.cfg_scales) + self.study.compare_layers
-        return methods * len(self.study.held_out_prompts)
-
-    def _jobs(self) -> int:
-        """How many images the whole run looks at, at most, for the bar."""
-        return self._compared() + self.searched() + self.held_out_images()
-
-    def searched(self) -> int:
-        """How many images the search looks at, at most."""
-        images = self.searcher.images(len(self.pool), len(self.tasks))
-        if self.budget.images is not None:
-            left = max(0, self.budget.images - self._compared() - self.held_out_images())
-            return left if isinstance(self.searcher, Racing) else min(images, left)
-        return images
-
     def _search(self, start: float) -> tuple[Recipe, list[Round]]:
         """Search within the budget."""
         self.progress.label("round 1")
         spending = Spending(
-            fixed=self._compared() + self.held_out_images(),
-            reserved=self.held_out_images(),
+            fixed=sum(self.images.values()) - self.images["search"],
+            reserved=self.images["held-out tasks"],
             drawn=self.evaluator.images_generated,
             start=start,
             agree=self._agree,
@@ -223,7 +203,7 @@ class Run:
         recipe, tasks = self.study.recipe(), len(self.tasks)
         found = search_within(self.budget, spending, self.searcher, self.rank, self.pool, recipe, tasks, self._on_round)
         # The bar knew only the most that a search may ask for.
-        self.progress.expect(self.progress.done + self.held_out_images())
+        self.progress.expect(self.progress.done + self.images["held-out tasks"])
         return found
 
     def _on_round(self, done: Round) -> None:
@@ -231,7 +211,8 @@ class Run:
 
     def _agree(self, value: Any) -> Any:
         """The first process's value, since clocks differ."""
-        return self.trainer.strategy.broadcast(value) if self.trainer.world_size > 1 else value
+        with together():
+            return self.trainer.strategy.broadcast(value) if self.trainer.world_size > 1 else value
 
     def _best(self, candidates: Sequence[Candidate]) -> Candidate:
         return candidates[int(self.rank([candidate.recipe for candidate in candidates]).order[0])]
@@ -284,7 +265,11 @@ class Run:
             model=results.model,
             fingerprint=results.fingerprint,
             objective=results.objective,
-            evidence={**evidence(results), "looks": guards.describe(results, guards.read_guards(results))},
+            evidence={
+                **evidence(results),
+                "order": [str(head) for head in found_order(results.rounds)],
+                "looks": guards.describe(results, guards.read_guards(results)),
+            },
             study=results.study,
             pagopt=results.pagopt,
         )

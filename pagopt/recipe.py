@@ -12,7 +12,7 @@ from typing import Any
 
 from pagopt import checked
 from pagopt.checked import Option
-from pagopt.errors import GuidanceError, RecipeError
+from pagopt.errors import GuidanceError, PagoptError, RecipeError
 from pagopt.files import write_text
 from pagopt.heads import Head, expand_heads
 
@@ -190,8 +190,8 @@ class Provenance:
         model: The name by which the model was loaded.
         fingerprint: :func:`pagopt.models.fingerprint` of it.
         objective: The rewards that were maximised, each as JSON data.
-        evidence: What supports the recipe: methods, scores with standard errors, on which prompts and seeds.
-            JSON.
+        evidence: What supports the recipe: methods, scores with standard errors, on which prompts and seeds, and
+            under "order" its heads in the order in which they were found. JSON.
         study: Name of the study.
         pagopt: Version that wrote it.
     """
@@ -202,6 +202,23 @@ class Provenance:
     evidence: dict[str, Any] = field(default_factory=dict)
     study: str = ""
     pagopt: str = ""
+
+    def order(self) -> tuple[Head, ...] | None:
+        """The heads in the order in which they were found; ``None`` where the file does not say.
+
+        Raises:
+            RecipeError: If it says something that is no list of different heads.
+        """
+        listed = self.evidence.get("order")
+        if listed is None:
+            return None
+        try:
+            heads = tuple(Head.parse(name) for name in listed)
+        except (PagoptError, TypeError) as error:
+            raise RecipeError(f'the evidence has order = {listed!r}: a list of heads, such as ["L4.H1"]') from error
+        if len(set(heads)) < len(heads):
+            raise RecipeError(f"the evidence names a head twice in order = {listed!r}; name it once")
+        return heads
 
     @classmethod
     def from_dict(cls, data: Any) -> Provenance:

@@ -13,7 +13,7 @@ from pagopt.errors import StudyError, UnknownName
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms
-from pagopt.search import Search, make_search
+from pagopt.search import Racing, Search, make_search
 from pagopt.search.budget import Budget
 
 __all__ = ["Study", "available_studies", "find_study"]
@@ -103,7 +103,8 @@ class Study:
         check_terms(self.watch)
         for name in ("prompts", "held_out_prompts"):
             for prompt in getattr(self, name):
-                if not isinstance(prompt, str) or (not prompt.strip() and not self.style):
+                # An empty prompt is meant: it draws without one. A blank is a slip.
+                if not isinstance(prompt, str) or (prompt and not prompt.strip() and not self.style):
                     raise StudyError(f"{name}: {prompt!r} is no prompt")
         for name, prompts in (("seeds", self.prompts), ("held_out_seeds", self.held_out_prompts)):
             seeds = getattr(self, name)
@@ -160,6 +161,30 @@ class Study:
         prompts = self.held_out_prompts
         seeds = self.held_out_seeds if self.held_out_seeds is not None else range(1000, 1000 + len(prompts))
         return [Task(self._prompt(content), seed) for content, seed in zip(prompts, seeds, strict=True)]
+
+    def images(self, heads: int, layers: int) -> dict[str, int]:
+        """How many images each part of its run looks at, at most, in the order of the run.
+
+        Args:
+            heads: Heads to choose from.
+            layers: Blocks that they lie in.
+
+        Returns:
+            By stage: "no guidance", "CFG", "single layers", "search", "held-out tasks".
+        """
+        tasks, searcher = len(self.prompts), self.searcher()
+        images = {
+            "no guidance": tasks,
+            "CFG": len(self.cfg_scales) * tasks,
+            "single layers": layers * tasks if self.compare_layers else 0,
+            "search": searcher.images(heads, tasks),
+            "held-out tasks": (2 + bool(self.cfg_scales) + self.compare_layers) * len(self.held_out_prompts),
+        }
+        budget = Budget.parse(self.budget).images if self.budget is not None else None
+        if budget is not None:
+            left = max(0, budget - sum(images.values()) + images["search"])
+            images["search"] = left if isinstance(searcher, Racing) else min(images["search"], left)
+        return images
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML and JSON; ``Study(**...)`` of it through the command line's parser gives it back."""

@@ -27,7 +27,6 @@ from transformers import (
 
 from pagopt.models import load_pipeline
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs; the commands under test inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -13,7 +13,20 @@ from pagopt.render import Task
 from pagopt.reward import RewardSpec
 from pagopt.study import Study, available_studies, find_study
 
-SHIPPED = ["flat", "glossy", "ink", "sd3_golden_hour", "sd3_quality", "vivid"]
+SHIPPED = [
+    "flat",
+    "flux_golden_hour",
+    "glossy",
+    "ink",
+    "sd35_large_golden_hour",
+    "sd35_medium_golden_hour",
+    "sd3_golden_hour",
+    "sd3_quality",
+    "sd3_style_clip",
+    "sd3_style_harmonic",
+    "unconditional",
+    "vivid",
+]
 
 
 def study(**changes: Any) -> Study:
@@ -73,7 +86,8 @@ def test_the_shipped_studies_are_valid(name: str) -> None:
     data["watch"] = [RewardSpec(**spec) for spec in data.get("watch", [])]
     made = Study(**data)
     assert len(made.held_out_tasks()) >= 12
-    assert not {task.prompt for task in made.tasks()} & {task.prompt for task in made.held_out_tasks()}
+    seen, held_out = ({task.prompt for task in tasks} for tasks in (made.tasks(), made.held_out_tasks()))
+    assert (seen & held_out) == ({""} if name == "unconditional" else set())
 
 
 def test_the_paper_protocols_have_the_papers_numbers() -> None:
@@ -86,10 +100,20 @@ def test_the_paper_protocols_have_the_papers_numbers() -> None:
     assert (style["rounds"], style["heads_per_round"], style["strength"], style["scale"]) == (5, 3, 1.0, 3.0)
     assert len(style["prompts"]) * sum(576 - 3 * r for r in range(5)) == 14_250
     assert quality["steps"] == style["steps"] == 20
+    flux = yaml.safe_load(find_study("flux_golden_hour").read_text(encoding="utf-8"))
+    assert (flux["rounds"], flux["heads_per_round"], flux["scale"], flux["steps"]) == (5, 3, 8.0, 15)
+    assert flux["prompts"] == style["prompts"]
+    assert (flux["height"], flux["width"]) == (512, 512)
+    assert len(flux["prompts"]) * sum(57 * 24 - 3 * r for r in range(5)) == 34_050
+
+
+def test_an_empty_prompt_draws_without_one() -> None:
+    made = study(prompts=["", ""], held_out_prompts=[""])
+    assert [task.prompt for task in made.tasks()] == ["", ""]
 
 
 def test_an_unknown_study_names_the_nearest() -> None:
-    with pytest.raises(UnknownName, match=r"Did you mean 'glossy'\? Known: flat, glossy, ink"):
+    with pytest.raises(UnknownName, match=r"Did you mean 'glossy'\? Known: flat, flux_golden_hour, glossy"):
         find_study("glosy")
     with pytest.raises(StudyError, match=r"no study file mine\.yaml"):
         find_study("mine.yaml")

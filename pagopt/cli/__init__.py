@@ -20,7 +20,7 @@ from pagopt.errors import PagoptError, Terminated, UnknownName
 
 __all__ = ["main"]
 
-COMMANDS = ("search", "plan", "tune", "evaluate", "generate", "score", "rewards", "heads", "store")
+COMMANDS = ("search", "plan", "tune", "evaluate", "generate", "score", "rewards", "heads", "store", "studies", "init")
 
 OVERVIEW = """usage: pagopt COMMAND [options]
 
@@ -28,11 +28,13 @@ Find where and how to perturb a diffusion transformer to get more of what you wa
 
 commands:
   search STUDY     find the heads that serve an objective; leaves a recipe and a report to look at
-  plan STUDY       what will that cost? images, time, memory, and what is already there
+  plan STUDY       what will that, or a tuning, cost? images, time, memory, and what is already there
   tune STUDY       how to perturb them: strength, scale, CFG, interval, steps, by Optuna
   evaluate RECIPE  is it really better? recipes against tuned CFG and best-of-N, on new prompts
   generate         draw an image with a recipe, beside the unguided one if you like
   score            score image files with a reward
+  studies          list the studies that are there, with what each costs and found
+  init NAME        write a study of your own to start from
   rewards          list the rewards
   heads [MODEL]    list the attention heads of a model
   store FOLDER     what a store holds; check, prune, export and merge stores

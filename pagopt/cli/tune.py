@@ -21,13 +21,13 @@ from pagopt.results import Estimate
 from pagopt.study import Study
 from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning, tune
 
-__all__ = ["Request", "main", "parser", "read"]
+__all__ = ["Request", "main", "parser", "read", "requested"]
 
 DESCRIPTION = """Tune how a recipe perturbs: strength, scale, CFG, interval, number of heads, target, steps.
 
 STUDY is the name of a shipped tuning ({tunings}), of a study of `pagopt search` together with --recipe, or the path
 of a YAML file with any of the options below. The folder (runs/tune-STUDY, or --out) gets recipe.json, trials.csv,
-curves.svg, sheet.png, results.json, the exact configuration, the Optuna study and the store of all images. The same
+sheet.png, report.html, results.json, the exact configuration, the Optuna study and the store of all images. The same
 command again goes on where it stopped; more --trials go on from a finished one.
 
 examples:
@@ -56,6 +56,11 @@ def parser() -> ArgumentParser:
     add("--store", type=Path | None, help="Folder of images and scores, shared with other runs. Default: OUT/store.")
     add("--storage", type=str | None, help="Optuna's: a URL, or a journal file. Default: SQLite, OUT/tuning.db.")
     add("--study_name", type=str | None, help="Of the Optuna study in the storage. Default: STUDY.")
+    add(
+        "--artifacts",
+        type=Path | None,
+        help="Folder of trials' pictures, for optuna-dashboard. Default: OUT/artifacts.",
+    )
     add("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
     command.add_class_arguments(Tuning, None, skip={"study"})
     command.add_class_arguments(Study, None)
@@ -82,10 +87,14 @@ class Request:
 
 def read(words: list[str], command: ArgumentParser) -> Request:
     """The tuning that ``words`` name."""
-    name, options, made = parse(words, command, find_tuning)
+    return requested(*parse(words, command, find_tuning))
+
+
+def requested(name: str, options: Any, made: Any) -> Request:
+    """What :func:`pagopt.cli.search.parse` found, as a request."""
     study = Study(**{key: getattr(made, key) for key in Study.__dataclass_fields__})
     fields = {key: getattr(made, key) for key in Tuning.__dataclass_fields__ if key != "study"}
-    further = {key: getattr(options, key) for key in ("batch_size", "store", "storage", "study_name")}
+    further = {key: getattr(options, key) for key in ("batch_size", "store", "storage", "study_name", "artifacts")}
     out = options.out or Path("runs") / f"tune-{name}"
     return Request(name, Tuning(study, **fields), out, {**further, "trainer": trainer_options(options.trainer)})
 
@@ -135,7 +144,7 @@ def show(tuned: Tuned, out: Path, drawn: str) -> None:
     console.print()
     for sentence in _notices(tuned):
         console.print(Text("note: ", "bold yellow") + Text(sentence), soft_wrap=True)
-    files = {"recipe": "recipe.json", "trials": "trials.csv", "curves": "curves.svg", "sheet": "sheet.png"}
+    files = {"report": "report.html", "recipe": "recipe.json", "trials": "trials.csv", "sheet": "sheet.png"}
     if len(tuned.goals) > 1:
         files["front"] = "front"
     for what, text in {**{key: str(out / file) for key, file in files.items()}, "drawn": drawn}.items():

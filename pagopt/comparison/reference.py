@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pagopt.distribution import Interval, Manifold, bootstrap, frechet_distance,
 from pagopt.errors import PagoptError, RewardError, StudyError
 from pagopt.reward import FunctionReward, Reward
 
-__all__ = ["FEWEST", "Distance", "Distances", "Extractor", "measure", "read_references"]
+__all__ = ["FEWEST", "Distance", "Distances", "Extractor", "first_extractor", "measure", "read_references"]
 
 FEWEST = 6
 """Pictures on either side; balls reach to the fifth neighbour."""
@@ -76,7 +76,8 @@ class Extractor:
         if method is None:
             raise RewardError(
                 f"the reward {reward.name!r} has no features to measure distances in: it needs a method "
-                "features(images) that gives n vectors. Among the shipped ones `judge` has it",
+                "features(images) that gives n vectors. Of the shipped ones `judge`, `clip`, `hps` and `pickscore` "
+                "have it",
                 reward=reward.name,
             )
         self.reward = reward
@@ -112,6 +113,20 @@ def features_of(reward: Reward) -> Callable[..., Any] | None:
         method = getattr(thing, "features", None)
         if callable(method):
             return method  # type: ignore[no-any-return]
+    return None
+
+
+def first_extractor(rewards: Mapping[str, Reward], searched: Collection[str]) -> Extractor | None:
+    """Features by the first reward that has some; ``None`` where none has.
+
+    Args:
+        rewards: By label, in the order in which they were given.
+        searched: Labels of those that a search maximised. They come last: what guidance was tuned for, it was tuned for
+            in their features.
+    """
+    for reward in (rewards[label] for label in sorted(rewards, key=lambda label: label in searched)):
+        if features_of(reward) is not None:
+            return Extractor(reward)
     return None
 
 

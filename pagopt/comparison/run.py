@@ -14,10 +14,10 @@ from pagopt.comparison.baselines import Baselines, Row
 from pagopt.comparison.comparison import Comparison
 from pagopt.comparison.folder import Folder
 from pagopt.comparison.outcome import Measure, Outcome, Standing
-from pagopt.comparison.reference import Distances, Extractor, features_of, measure, read_references
+from pagopt.comparison.reference import Distances, Extractor, first_extractor, measure, read_references
 from pagopt.comparison.statistics import Difference, difference, holm, standard_error
 from pagopt.errors import PagoptError, RecipeError, StudyError
-from pagopt.evaluate import Evaluator, Progress, make_trainer
+from pagopt.evaluate import Evaluator, Progress, make_trainer, together
 from pagopt.models import family_of, load_pipeline
 from pagopt.recipe import PLAIN
 from pagopt.render import Renderer
@@ -190,7 +190,8 @@ class Run:
             pairs = [(entrant.label, name) for entrant in self.comparison.entrants for name in baselines]
             device = self.trainer.strategy.root_device
             found = measure(self.extractor, self.references, drawn, len(self.comparison.prompts), pairs, device)
-        return self.trainer.strategy.broadcast(found) if self.trainer.world_size > 1 else found
+        with together():
+            return self.trainer.strategy.broadcast(found) if self.trainer.world_size > 1 else found
 
     def _measures(self) -> tuple[Measure, ...]:
         return tuple(
@@ -213,12 +214,12 @@ class Run:
         spec = self.comparison.features
         if spec is not None:
             return Extractor(load_reward(spec.name, **spec.args))
-        for reward in self.objective.rewards.values():
-            if features_of(reward) is not None:
-                return Extractor(reward)
+        searched = {measure.label for measure in self._measures() if measure.searched}
+        if (extractor := first_extractor(self.objective.rewards, searched)) is not None:
+            return extractor
         raise StudyError(
             f"none of the rewards {', '.join(self.labels)} has features to measure distances to the reference in: give "
-            "--features NAME, a reward with a method features(images), such as judge"
+            "--features NAME, a reward with a method features(images), such as judge or clip"
         )
 
     def _check_recipes(self) -> None:

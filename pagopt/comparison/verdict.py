@@ -110,6 +110,11 @@ def notes(comparison: Comparison, outcome: Outcome, bests: Sequence[str]) -> tup
             f"Distances compare {drawn} drawn with {d.references} reference pictures in {d.width} features of "
             f"{d.features}. A Frechet distance is too large for few pictures: compare it within this table only."
         )
+        if any(m.searched and m.name == d.features for m in outcome.rewards):
+            words.append(
+                f"The distances are in the features of {d.features}, which a search maximised: they flatter it. Give "
+                "--features another reward."
+            )
     return tuple(words)
 
 

@@ -10,5 +10,6 @@ from __future__ import annotations
 from pagopt.evaluate.evaluator import Evaluator, make_trainer
 from pagopt.evaluate.generation import Generation
 from pagopt.evaluate.progress import Progress
+from pagopt.evaluate.ranks import together
 
-__all__ = ["Evaluator", "Generation", "Progress", "make_trainer"]
+__all__ = ["Evaluator", "Generation", "Progress", "make_trainer", "together"]

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from pagopt.errors import StoreError, StudyError, Terminated
 from pagopt.evaluate.generation import Generation
 from pagopt.evaluate.progress import Progress
+from pagopt.evaluate.ranks import announced, together
 from pagopt.looks import KIND, Looks, measure
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
@@ -60,6 +61,8 @@ class Evaluator:
         self.module = Generation(renderer, rewards, store, str(trainer.precision))
         self.fingerprint = renderer.fingerprint
         trainer.precision_plugin.convert_module(self.module)
+        if trainer.world_size > 1:
+            announced()
         self.images_generated = 0
         """Images that had to be drawn so far, by all processes; the rest came from the store."""
 
@@ -146,12 +149,13 @@ class Evaluator:
             # Workers would only pass job descriptions around.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             try:
-                self.trainer.predict(self.module, loader, return_predictions=False)
+                with together():
+                    self.trainer.predict(self.module, loader, return_predictions=False)
+                    self.trainer.strategy.barrier()
             except SystemExit as stop:
                 if self.trainer.interrupted:  # Lightning's answer to Ctrl-C, and to SIGTERM by way of the command line
                     raise Terminated if isinstance(stop.__context__, Terminated) else KeyboardInterrupt from stop
                 raise
-        self.trainer.strategy.barrier()
         if self.progress is not None:
             self.progress.finish()
 
@@ -168,7 +172,8 @@ class Evaluator:
                     raise StoreError(f"{len(lost)} scores of {label} did not reach the store; run again to go on")
                 table[label] = np.array([[scores[key] for key in row] for row in keys], dtype=np.float64)
         if shared:
-            table = self.trainer.strategy.broadcast(table)
+            with together():
+                table = self.trainer.strategy.broadcast(table)
         return table
 
 

@@ -155,11 +155,19 @@ def available_records() -> dict[str, Path]:
     packages that hold them.
 
     Raises:
-        RewardError: If two packages bring one of the same name.
+        RewardError: If two packages bring one of the same name, or one that is named cannot be imported.
     """
     found: dict[str, Path] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.value):
-        for file in resources.files(entry.value).iterdir():
+        try:
+            files = list(resources.files(entry.value).iterdir())
+        except (ImportError, TypeError) as error:
+            whose = f" of {entry.dist.name}" if entry.dist else ""
+            raise RewardError(
+                f"the entry point {entry.name!r}{whose} in the group {GROUP} names {entry.value!r}, which is no "
+                f"package with records: {type(error).__name__}: {error}. Mend that package, or uninstall it."
+            ) from error
+        for file in files:
             if file.name.endswith(".yaml"):
                 name, path = file.name.removesuffix(".yaml"), Path(str(file))
                 if found.setdefault(name, path) != path:

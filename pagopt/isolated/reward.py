@@ -15,6 +15,7 @@ from pagopt.isolated import client, environment, process, record, worker
 from pagopt.isolated.client import Worker
 from pagopt.isolated.environment import find_environment, find_record, not_installed
 from pagopt.reward import Reward
+from pagopt.reward.hardware import gpu_hint
 from pagopt.reward.identity import add_file, plain
 
 __all__ = ["Isolated"]
@@ -69,7 +70,18 @@ class Isolated(Reward):
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         """What the package says of the batch."""
-        return self.worker.score(images, prompts)
+        try:
+            return self.worker.score(images, prompts)
+        except RewardError as error:
+            if gpu_hint(error):  # by its words; what this process's torch can use says nothing of that one's
+                raise RewardError(
+                    f"{error}\n{self.record.name} was to compute on {self.worker.start['device']!r}, and asks for a "
+                    "device that this machine, or the torch in its environment, lacks. Give it `device: cpu`; or build "
+                    f"the environment with another torch: pagopt rewards install {self.record.name} --force --pin "
+                    "torch==VERSION.",
+                    reward=self.name,
+                ) from error
+            raise
 
     def move(self, device: torch.device) -> None:
         """Have the package compute there from the next batch on, unless ``device`` was given."""

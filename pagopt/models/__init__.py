@@ -116,15 +116,15 @@ def load_pipeline(name: str, dtype: torch.dtype | None = None) -> Any:
         ModelError: If it cannot be loaded, or is of a family that is not supported.
     """
     source = resolve_model(name)
-    index = _read_index(source)
-    _family_in(index)
+    index = read_index(source)
+    family_in(index)
     absent = {name: None for name, entry in index.items() if entry == [None, None]}  # saved without, such as no T5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         try:
             return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, use_safetensors=True, **absent)
         except Exception as error:
-            raise _cannot_load(source, error) from error
+            raise cannot_load(source, error) from error
 
 
 def head_map_of(name: str) -> HeadMap:
@@ -135,24 +135,40 @@ def head_map_of(name: str) -> HeadMap:
         ModelError: If its configuration cannot be read, or its family is not supported.
     """
     source = resolve_model(name)
-    family = _family_in(_read_index(source))
+    return family_in(read_index(source)).head_map_from_config(read_part(source, "transformer"))
+
+
+def read_part(source: str, name: str) -> Any:
+    """The configuration of one component of a pipeline; ``source`` is what :func:`resolve_model` gives.
+
+    Raises:
+        ModelError: If it cannot be read.
+    """
     try:
-        config: Any = _Configuration.load_config(source, subfolder="transformer")
+        return _Configuration.load_config(source, subfolder=name)
     except Exception as error:
-        raise _cannot_load(source, error) from error
-    return family.head_map_from_config(config)
+        raise cannot_load(source, error) from error
 
 
-def _read_index(source: str) -> dict[str, Any]:
+def read_index(source: str) -> dict[str, Any]:
+    """A pipeline's class and the classes of its components.
+
+    Raises:
+        ModelError: If they cannot be read.
+    """
     try:
         index = DiffusionPipeline.load_config(source)
     except Exception as error:
-        raise _cannot_load(source, error) from error
+        raise cannot_load(source, error) from error
     return {key: list(value) if isinstance(value, list | tuple) else value for key, value in dict(index).items()}
 
 
-def _family_in(index: dict[str, Any]) -> Family:
-    """Which family it is, before any weight is read."""
+def family_in(index: dict[str, Any]) -> Family:
+    """Which family it is, before any weight is read.
+
+    Raises:
+        ModelError: If it is none that is supported.
+    """
     pipeline = index.get("_class_name")
     for family in FAMILIES:
         if pipeline in family.pipelines:
@@ -165,7 +181,8 @@ def _unsupported(name: str) -> ModelError:
     return ModelError(f"{name} belongs to no supported family of models. Supported: {supported}.")
 
 
-def _cannot_load(source: str, error: Exception) -> ModelError:
+def cannot_load(source: str, error: Exception) -> ModelError:
+    """What a library said, as an error of ours, with what to do."""
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
     hint = (

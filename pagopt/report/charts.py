@@ -14,8 +14,8 @@ from pagopt.results import Results
 __all__ = ["draw_differences", "draw_rounds"]
 
 
-def draw_differences(results: Results, rows: Sequence[Row]) -> Markup:
-    """Found recipe minus each other method: a dot for each task, the mean with two standard errors."""
+def draw_differences(results: Results, rows: Sequence[Row], noun: str) -> Markup:
+    """The found recipe (``noun``) minus each other method: a dot for each task, the mean with two standard errors."""
     tested = [(row, row.test) for row in rows if row.test is not None]
     values = {
         row.name: [a - b for a, b in zip(results.methods[-1].objective, method.objective, strict=True)]
@@ -28,7 +28,7 @@ def draw_differences(results: Results, rows: Sequence[Row]) -> Markup:
     x = scale(low, high, left, width - 12)
     parts = _grid(low, high, x, top - 8, bottom)
     parts.append(tag("line", x1=x(0), x2=x(0), y1=top - 8, y2=bottom, class_="axis"))
-    parts.append(tag("text", "found recipe better \N{RIGHTWARDS ARROW}", x=x(0) + 6, y=top - 12, class_="small"))
+    parts.append(tag("text", f"{noun} better \N{RIGHTWARDS ARROW}", x=x(0) + 6, y=top - 12, class_="small"))
     places = decimals(test.se for _, test in tested)
     words = []
     for index, (row, test) in enumerate(tested):

@@ -124,12 +124,13 @@ def _asked(results: Results, base: int, values: Sequence[float], up: bool) -> tu
     return found
 
 
-def notice(results: Results, guards: Sequence[Guard]) -> Notice:
+def notice(results: Results, guards: Sequence[Guard], noun: str = "found recipe") -> Notice:
     """What jumped, in words.
 
     Args:
         results: What the search left behind.
         guards: Its guards.
+        noun: What the last method is called.
     """
     jumped = [guard for guard in guards if guard.jumped]
     side, asked = [g for g in jumped if not g.asked], [g for g in jumped if g.asked]
@@ -137,7 +138,7 @@ def notice(results: Results, guards: Sequence[Guard]) -> Notice:
     if side:
         gain = next((test.difference > 0 for test in results.tests if test.against == results.methods[0].name), False)
         start = "The gain comes with a change of look" if gain else "The look changed"
-        sentences.append(f"{start}, from no guidance to the found recipe: {_listed([_words(g) for g in side])}.")
+        sentences.append(f"{start}, from no guidance to the {noun}: {_listed([_words(g) for g in side])}.")
     for guard in asked:
         sentences.append(
             f"{_words(guard).capitalize()}{', too' if side else ''}, but that is what {guard.asked} measures (over the "

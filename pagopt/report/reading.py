@@ -66,7 +66,7 @@ def _row(method: Method, is_found: bool, test: PairedTest | None) -> Row:
     strength = ""
     if recipe.heads:
         low, high = min(recipe.strengths), max(recipe.strengths)
-        strength = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        strength = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     return Row(
         name=method.name,
         role=role,

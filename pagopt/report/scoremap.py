@@ -15,7 +15,7 @@ from pagopt.report.svg import figure, scale, tag
 from pagopt.results import Results, Round
 from pagopt.search.candidates import HeadScore, head_scores, touched
 
-__all__ = ["Centre", "centres", "common_limit", "draw_legend", "draw_map"]
+__all__ = ["Centre", "centres", "common_limit", "draw_legend", "draw_map", "full_colour"]
 
 Centre = tuple[float, str]
 """The score that gets the neutral colour, and what it is, in words."""
@@ -37,7 +37,11 @@ def common_limit(rounds: Sequence[Round], middle: Sequence[Centre]) -> float:
     It fits the gains (98 % of them are within), for heads that do harm can do much more of it and would fade
     everything else. It is no less than the 60th percentile of all distances.
     """
-    gaps = [s.mean - c[0] for r, c in zip(rounds, middle, strict=True) for s in r.scores.values()]
+    return full_colour([s.mean - c[0] for r, c in zip(rounds, middle, strict=True) for s in r.scores.values()])
+
+
+def full_colour(gaps: Sequence[float]) -> float:
+    """The distance from the neutral score that gets the full colour; see :func:`common_limit`."""
     finite = [gap for gap in gaps if math.isfinite(gap)]
     return max(_quantile([gap for gap in finite if gap > 0], 0.98), _quantile([abs(gap) for gap in finite], 0.6)) or 1.0
 
@@ -138,8 +142,8 @@ def _bar(
     return tag("rect", tag("title", words), class_="p7" if mean > middle[0] else "n7", **shape)
 
 
-def draw_legend(limit: float) -> Markup:
-    """The colour scale that all maps share."""
+def draw_legend(limit: float, middle: str = "the score of the round's base") -> Markup:
+    """The colour scale that all maps share; ``middle`` says what is neutral."""
     width, side, parts = 240.0, 22.0, []
     place = scale(-limit, limit, side, width - side)
     count = 21
@@ -155,4 +159,4 @@ def draw_legend(limit: float) -> Markup:
     for value in (-limit, 0.0, limit):
         text = signed(value, places) if value else "0"
         parts.append(tag("text", text, x=place(value), y=29.0, text_anchor="middle"))
-    return figure(width, 34, "Colour scale: score minus the score of the round's base", parts)
+    return figure(width, 34, f"Colour scale: score minus {middle}", parts)

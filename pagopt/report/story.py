@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pagopt.report.reading import Row, decimals, measured, number, p_text, paired, value_name
 from pagopt.results import PairedTest, Results
 from pagopt.summary import thresholds
 
-__all__ = ["ALPHA", "Story", "tell"]
+__all__ = ["ALPHA", "SEARCH", "Story", "Words", "tell"]
 
 ALPHA = 0.05
 """Below this one-sided p-value a difference counts as shown."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What those are called that a story is about.
+
+    Attributes:
+        noun: The last method: "found recipe".
+        maker: Who found it: "the search".
+        seen: Tasks that it was found on: "search tasks".
+        names: Other names of methods within a sentence.
+        subject: What raises a score; by default the heads.
+    """
+
+    noun: str
+    maker: str
+    seen: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    subject: str = ""
+
+
+SEARCH = Words("found recipe", "the search", "search tasks")
 
 
 @dataclass(frozen=True)
@@ -30,20 +52,21 @@ class Story:
     deck: tuple[str, ...]
 
 
-def tell(results: Results, rows: Sequence[Row]) -> Story:
+def tell(results: Results, rows: Sequence[Row], words: Words = SEARCH) -> Story:
     """Put the held-out comparison into words.
 
     Args:
         results: What the search left behind.
         rows: Its methods, as :func:`pagopt.report.reading.read_rows` gives them.
+        words: What they are called.
     """
     found = rows[-1]
     base = next((row for row in rows if row.role == "none"), rows[0])
     verdict = _verdict(base.test)
     deck = list(thresholds(results).sentences)
-    deck += [_against(row) for row in rows[:-1] if row is not base and row.test is not None]
-    deck += [text for text in (_other_rewards(results, rows.index(base)), _seen(results)) if text]
-    return Story(verdict, _tied(_headline(results, base, found, verdict)), tuple(map(_tied, deck)))
+    deck += [_against(row, words) for row in rows[:-1] if row is not base and row.test is not None]
+    deck += [text for text in (_other_rewards(results, rows.index(base), words), _seen(results, words)) if text]
+    return Story(verdict, _tied(_headline(results, base, found, verdict, words)), tuple(map(_tied, deck)))
 
 
 def _tied(sentence: str) -> str:
@@ -59,23 +82,27 @@ def _verdict(test: PairedTest | None) -> str:
     return "gain" if test.p_value < ALPHA else "unclear"
 
 
-def _headline(results: Results, base: Row, found: Row, verdict: str) -> str:
+def _headline(results: Results, base: Row, found: Row, verdict: str, words: Words) -> str:
     places = decimals([base.objective.se, found.objective.se])
     if base.test:
         places = max(places, decimals([base.test.se]))
     before, after = number(base.objective.mean, places), number(found.objective.mean, places)
     name, count = f"the {value_name(results.objective, results.combine)} score", len(results.held_out_tasks)
     where = f"on {count} prompts and seeds"
-    where += " the search never saw" if not _repeated(results) else " of the comparison"
+    where += f" {words.maker} never saw" if not _repeated(results) else " of the comparison"
     if found.recipe.is_plain:
-        return f"The search ended with no guidance at all; {name} is {after} {where}."
-    heads, step = _heads(found), f"from {before} to {after}"
+        return f"{_capital(words.maker)} ended with no guidance at all; {name} is {after} {where}."
+    subject, step = words.subject or f"perturbing {_heads(found)}", f"from {before} to {after}"
     test = f"paired test, {p_text(base.test.p_value)}" if base.test else "not tested"
     if verdict == "gain":
-        return f"Perturbing {heads} raises {name} {step} {where} ({test})."
+        return f"{_capital(subject)} raises {name} {step} {where} ({test})."
     if verdict == "unclear":
-        return f"No clear gain: perturbing {heads} moves {name} {step} {where}, which may well be chance ({test})."
-    return f"No gain: perturbing {heads} does not raise {name}; it goes {step} {where} ({test})."
+        return f"No clear gain: {subject} moves {name} {step} {where}, which may well be chance ({test})."
+    return f"No gain: {subject} does not raise {name}; it goes {step} {where} ({test})."
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _heads(row: Row) -> str:
@@ -87,21 +114,22 @@ def _heads(row: Row) -> str:
     return f"{len(names)} heads ({', '.join(names[:3])} and {len(names) - 3} more)"
 
 
-def _against(row: Row) -> str:
+def _against(row: Row, words: Words) -> str:
     test = row.test
     assert test is not None
+    name = words.names.get(row.name, row.name)
     places = decimals([test.se])
     size = measured(abs(test.difference), test.se, places)
     if test.p_value < ALPHA and test.difference > 0:
-        return f"It is ahead of {row.name} by {size} ({p_text(test.p_value)})."
+        return f"It is ahead of {name} by {size} ({p_text(test.p_value)})."
     if test.p_value > 1 - ALPHA and test.difference < 0:
-        return f"It is behind {row.name} by {size}."
+        return f"It is behind {name} by {size}."
     gap = measured(test.difference, test.se, places, sign=True)
-    return f"Against {row.name} nothing is decided: the difference is {gap} ({p_text(test.p_value)})."
+    return f"Against {name} nothing is decided: the difference is {gap} ({p_text(test.p_value)})."
 
 
-def _other_rewards(results: Results, base: int) -> str:
-    """How the rewards moved that the search did not optimise."""
+def _other_rewards(results: Results, base: int, words: Words) -> str:
+    """How the rewards moved that were not optimised."""
     before, after = results.methods[base], results.methods[-1]
     used = {str(item.get("label", item.get("name"))) for item in results.objective}
     parts = []
@@ -112,16 +140,16 @@ def _other_rewards(results: Results, base: int) -> str:
         parts.append(f"{name} {measured(change.mean, change.se, decimals([change.se]), sign=True)}")
     if not parts:
         return ""
-    return f"What the search did not optimise, found recipe minus {before.name}: {', '.join(parts)}."
+    return f"What {words.maker} did not optimise, {words.noun} minus {before.name}: {', '.join(parts)}."
 
 
 def _repeated(results: Results) -> int:
     return len(set(results.search_tasks) & set(results.held_out_tasks))
 
 
-def _seen(results: Results) -> str:
+def _seen(results: Results, words: Words) -> str:
     repeated = _repeated(results)
     if not repeated:
         return ""
     count = len(results.held_out_tasks)
-    return f"Mind that {repeated} of these {count} tasks were search tasks too, which flatters the gain."
+    return f"Mind that {repeated} of these {count} tasks were {words.seen} too, which flatters the gain."

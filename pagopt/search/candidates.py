@@ -20,7 +20,7 @@ from pagopt.heads import MAIN_SITE, Head, expand_heads
 from pagopt.results import Estimate, Round
 from pagopt.search.interface import estimates
 
-__all__ = ["HeadScore", "added", "expression", "head_scores", "record", "selection", "touched"]
+__all__ = ["HeadScore", "added", "expression", "found_order", "head_scores", "record", "selection", "touched"]
 
 WITHOUT = "without "
 FOR = " for "
@@ -101,6 +101,18 @@ def selection(item: Round) -> tuple[Head, ...]:
     for name in item.chosen:
         heads = added(heads, name)
     return tuple(sorted(heads))
+
+
+def found_order(rounds: Iterable[Round]) -> tuple[Head, ...]:
+    """The heads that a search ended with, in the order in which it found them; exchanged ones come last."""
+    heads: list[Head] = []
+    for done in rounds:
+        base: tuple[Head, ...] = tuple(expand_heads(done.base))
+        heads = [head for head in heads if head in base] + [head for head in base if head not in heads]
+        for name in done.chosen:
+            after = added(heads, name)
+            heads = [head for head in heads if head in after] + [head for head in after if head not in heads]
+    return tuple(heads)
 
 
 def record(

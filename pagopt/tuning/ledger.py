@@ -4,82 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-import numpy as np
 import optuna
-from numpy.typing import NDArray
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from pagopt.errors import PagoptError, StudyError
-from pagopt.recipe import Recipe
+from pagopt.tuning.known import RECIPE, Known
+from pagopt.tuning.lens import recipe_words
 from pagopt.tuning.outcome import TrialRow
 from pagopt.tuning.parameter import Parameter, Value
+from pagopt.tuning.record import CAUSE, LABEL, keep, read_row
+from pagopt.tuning.seen import Asked, Seen
 from pagopt.tuning.space import Point, Space
-from pagopt.tuning.storage import guarded, is_alive, worker
+from pagopt.tuning.storage import MAKER, guarded, is_alive, worker
 
 __all__ = ["Asked", "Ledger", "Seen"]
 
 STOPPED = "stopped"
-CAUSE = "cause"
 WORKER = "worker"
-LABEL = "label"
+BATCH = "batch"
+KEPT = "kept"
+QUEUED = "queued"
 UNSIGNED = timedelta(minutes=5)
+QUEUEING = 30.0  # seconds in which another worker queues the first points
 NOTHING_LEFT = "there are enough trials"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A trial that is to be drawn.
-
-    Attributes:
-        number: Of the trial in the study.
-        recipe: What to draw it with.
-        steps: Inference steps.
-    """
-
-    number: int
-    recipe: Recipe
-    steps: int
-
-
-@dataclass
-class Seen:
-    """What is known of a trial so far.
-
-    Attributes:
-        scores: For every reward the scores by position of the task.
-        objective: The objective by position of the task.
-        cause: Why it failed; empty if it did not.
-    """
-
-    scores: dict[str, dict[int, float]] = field(default_factory=dict)
-    objective: dict[int, float] = field(default_factory=dict)
-    cause: str = ""
-
-    def add(self, tasks: Sequence[int], scores: Mapping[str, NDArray[np.float64]], objective: NDArray[Any]) -> None:
-        """Take in what some more tasks gave, in their order."""
-        for label, values in scores.items():
-            self.scores.setdefault(label, {}).update(zip(tasks, values.tolist(), strict=True))
-        self.objective.update(zip(tasks, objective.tolist(), strict=True))
-
-    @property
-    def mean(self) -> float:
-        """Of the objective, over its tasks in their own order."""
-        return float(np.mean([self.objective[task] for task in sorted(self.objective)]))
-
-    def means(self) -> dict[str, float]:
-        """Of every reward."""
-        return {label: float(np.mean([row[task] for task in sorted(row)])) for label, row in self.scores.items()}
 
 
 class Ledger:
     """Asks for trials and tells what came of them.
 
-    A trial that was interrupted is told as failed, "stopped", and its parameters are queued again; it does not count.
-    A trial that could not be drawn or scored is told as failed with its cause, and counts.
+    A trial that was interrupted waits, with its parameters, number and batch, until a worker takes it up again; so a
+    tuning that was stopped goes on to the trials that it would have come to. A trial that could not be drawn or scored
+    is told as failed with its cause, and counts.
 
     Args:
         study: The Optuna study.
@@ -97,12 +56,26 @@ class Ledger:
         self.per_task, self.address = per_task, address
         self.worker = worker()
         self._running: dict[int, optuna.Trial] = {}
+        self._reported: dict[int, FrozenTrial] = {}
 
-    def enqueue(self, points: Mapping[str, Point]) -> None:
-        """Queue the points that come first."""
+    def begin(self, points: Mapping[str, Point]) -> None:
+        """Queue the points that come first, if nobody did; another worker that is at it is waited for.
+
+        Raises:
+            StudyError: If the storage cannot be reached.
+        """
         with guarded(self.address):
-            for label, point in points.items():
-                self.study.enqueue_trial(dict(point.values), user_attrs={LABEL: label})
+            deadline = time.monotonic() + QUEUEING
+            while (attributes := self.study.user_attrs).get(QUEUED) is None:
+                maker = attributes.get(MAKER, "")
+                if maker not in ("", self.worker) and is_alive(maker) and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
+                known = {trial.user_attrs.get(LABEL) for trial in self.study.get_trials(deepcopy=False)}
+                for label, point in points.items():
+                    if label not in known:  # a process may have ended amid this
+                        self.study.enqueue_trial(dict(point.values), user_attrs={LABEL: label})
+                self.study.set_user_attr(QUEUED, list(points))
 
     def ask(self) -> list[Asked]:
         """The next batch; empty when there are enough trials, or only others' are running.
@@ -112,15 +85,21 @@ class Ledger:
         """
         with guarded(self.address):
             self._take_back()
+            self.study.sampler = self._sampler()
             trials = self._counted()
             waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-            free = min(self.at_once, waiting + self.total - len(trials))
-            asked = [one for one in (self._ask() for _ in range(free)) if one is not None]
+            bounds, size = self._batch(trials)
+            asked = []
+            for _ in range(min(size, waiting + self.total - len(trials))):
+                trial = self.study.ask()
+                bounds = bounds or [trial.number, trial.number + size]
+                one = self._draw(trial, bounds)
+                asked += [one] if one is not None else []
             # Other workers may have asked at the same moment: the later numbers are too many.
             numbers = [trial.number for trial in self._counted()][: self.total]
             for one in asked:
                 if one.number not in numbers:
-                    self._stop(one.number, again=False, why=NOTHING_LEFT)
+                    self._drop(one.number)
             return [one for one in asked if one.number in numbers]
 
     def is_over(self) -> bool:
@@ -136,17 +115,25 @@ class Ledger:
         Raises:
             StudyError: If the storage cannot be reached.
         """
-        trial = self._running[number]
+        trial, before = self._running[number], self._reported.get(number)
+        step = len(seen.objective)
+        reports = {task: seen.objective[task] for task in tasks} if self.per_task else {step: seen.mean}
         with guarded(self.address):
-            if self.per_task:
-                for task in tasks:
-                    trial.report(seen.objective[task], task)
-            else:
-                trial.report(seen.mean, len(seen.objective))
-            return not trial.should_prune()
+            try:
+                for place, value in reports.items():
+                    if before is None or place not in before.intermediate_values:
+                        trial.report(value, place)
+                if before is not None and before.user_attrs.get(KEPT, 0) >= step:
+                    return True  # so it was decided before it was interrupted
+                if trial.should_prune():
+                    return False
+                trial.set_user_attr(KEPT, step)
+            except optuna.exceptions.UpdateFinishedTrialError:  # see tell
+                return False
+        return True
 
     def tell(self, number: int, seen: Seen, values: Sequence[float], limits: Mapping[str, float], pruned: bool) -> None:
-        """Finish a trial.
+        """Finish a trial. One that another worker finished meanwhile stays as it is.
 
         Args:
             number: Of the trial.
@@ -156,34 +143,45 @@ class Ledger:
             pruned: Whether it was stopped early.
         """
         trial = self._running[number]
+        attributes: dict[str, Any] = {
+            "scores": {label: {str(t): v for t, v in row.items()} for label, row in seen.scores.items()},
+            "objective": {str(task): value for task, value in seen.objective.items()},
+        }
         with guarded(self.address):
-            for name, value in {
-                "scores": {label: {str(t): v for t, v in row.items()} for label, row in seen.scores.items()},
-                "objective": {str(task): value for task, value in seen.objective.items()},
-            }.items():
-                trial.set_user_attr(name, value)
-            if seen.cause:
-                trial.set_user_attr(CAUSE, seen.cause)
-                self.study.tell(trial, state=TrialState.FAIL)
-            elif pruned:
-                self.study.tell(trial, state=TrialState.PRUNED)
-            else:
-                for name, value in limits.items():
-                    trial.set_constraint(name, value)
-                self.study.tell(trial, list(values))
-        del self._running[number]
+            try:
+                for name, value in attributes.items():
+                    keep(self.study._storage, trial, name, value)
+                if seen.cause:
+                    trial.set_user_attr(CAUSE, seen.cause)
+                if seen.cause:
+                    self.study.tell(trial, state=TrialState.FAIL)
+                elif pruned:
+                    self.study.tell(trial, state=TrialState.PRUNED)
+                else:
+                    for name, value in limits.items():
+                        trial.set_constraint(name, value)
+                    self.study.tell(trial, list(values))
+            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                if self._find(number).state == TrialState.RUNNING:
+                    raise
+        self._forget(number)
+
+    def running(self, number: int) -> optuna.Trial:
+        """A trial that was asked for and not yet told."""
+        return self._running[number]
 
     def give_back(self) -> None:
-        """Stop what is running, and queue it again; after an interruption."""
+        """Let what is running wait for the next worker; after an interruption."""
         with guarded(self.address):
             for number in list(self._running):
-                self._stop(number, again=True, why="interrupted")
+                self._release(self._find(number))
+                self._forget(number)
 
     def rows(self) -> list[TrialRow]:
         """All trials so far, as plain data; what was stopped, or only waits, is left out."""
         with guarded(self.address):
             trials = [trial for trial in self._counted() if trial.state.is_finished()]
-        return [self._row(trial) for trial in trials]
+        return [read_row(trial, self.space.steps) for trial in trials]
 
     def check(self) -> None:
         """Refuse to go on where nothing works.
@@ -202,17 +200,37 @@ class Ledger:
         """Let other workers go on."""
         time.sleep(1.0)
 
-    def _ask(self) -> Asked | None:
-        trial = self.study.ask()
+    def _sampler(self) -> BaseSampler:
+        return self.study.sampler if isinstance(self.study.sampler, Known) else Known(self.study.sampler)
+
+    def _batch(self, trials: Sequence[FrozenTrial]) -> tuple[list[int], int]:
+        """First and last number (exclusive) of an interrupted batch, and how much of it is left; or of none, and all.
+
+        New trials come only after it: they would not know its scores, as they would have without the interruption.
+        """
+        waiting = {trial.number: trial for trial in trials if trial.state == TrialState.WAITING}
+        bounds: list[int] = next((t.user_attrs[BATCH] for t in waiting.values() if BATCH in t.user_attrs), [])
+        if not bounds:
+            return [], self.at_once
+        asked = {trial.number for trial in trials} - waiting.keys()
+        # Where others asked at the same time, some of its numbers lie beyond.
+        beyond = {number for number, trial in waiting.items() if trial.user_attrs.get(BATCH) == bounds}
+        return bounds, len({*range(*bounds)} - asked | beyond)
+
+    def _draw(self, trial: optuna.Trial, bounds: list[int]) -> Asked | None:
         self._running[trial.number] = trial
         trial.set_user_attr(WORKER, self.worker)
+        trial.set_user_attr(BATCH, bounds)
+        if RECIPE in trial.user_attrs:
+            self._reported[trial.number] = self._find(trial.number)
         try:
             point = self.space.draw(lambda name, parameter: _suggest(trial, name, parameter))
         except PagoptError as error:
             self.tell(trial.number, Seen(cause=str(error)), [], {}, pruned=False)
             return None
-        trial.set_user_attr("recipe", point.recipe.to_dict())
         trial.set_user_attr("steps", point.steps)
+        keep(self.study._storage, trial, RECIPE, point.recipe.to_dict())
+        trial.set_user_attr(RECIPE, recipe_words(point.recipe))
         return Asked(trial.number, point.recipe, point.steps)
 
     def _counted(self) -> list[FrozenTrial]:
@@ -226,43 +244,31 @@ class Ledger:
             owner = trial.user_attrs.get(WORKER)
             # A process may end before it signs.
             old = trial.datetime_start is not None and datetime.now() - trial.datetime_start > UNSIGNED
-            gone = old if owner is None else not is_alive(owner)
-            if trial.number not in self._running and gone:
-                self._stop(trial.number, again=True, why="its process ended")
+            gone = not is_alive(owner) if owner else old
+            # Another worker may have taken it back at the same moment, and up.
+            if trial.number not in self._running and gone and self._find(trial.number).user_attrs.get(WORKER) == owner:
+                self._release(trial)
 
-    def _stop(self, number: int, again: bool, why: str) -> None:
-        """Tell a trial as failed that counts as none."""
-        frozen = next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
-        # Through the storage, since the trial may be another process's.
-        self.study._storage.set_trial_user_attr(frozen._trial_id, STOPPED, why)
+    def _release(self, trial: FrozenTrial) -> None:
+        """Let a trial wait, through the storage, since it may be another process's."""
         try:
-            self.study.tell(number, state=TrialState.FAIL)
-        except ValueError:  # another worker took it back at the same moment
-            return
-        finally:
-            self._running.pop(number, None)
-        if again:
-            label = {LABEL: frozen.user_attrs[LABEL]} if LABEL in frozen.user_attrs else {}
-            self.study.enqueue_trial(dict(frozen.params), user_attrs=label)
+            self.study._storage.set_trial_user_attr(trial._trial_id, WORKER, "")
+            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return  # finished at the same moment
 
-    def _row(self, trial: FrozenTrial) -> TrialRow:
-        attributes = trial.user_attrs
-        return TrialRow(
-            number=trial.number,
-            state=trial.state.name.lower(),
-            label=attributes.get(LABEL, ""),
-            values=tuple(trial.values or ()) if trial.state == TrialState.COMPLETE else (),
-            parameters=dict(trial.params),
-            recipe=attributes.get("recipe", {}),
-            steps=attributes.get("steps", self.space.steps),
-            objective={int(task): value for task, value in attributes.get("objective", {}).items()},
-            scores={
-                label: {int(task): value for task, value in row.items()}
-                for label, row in attributes.get("scores", {}).items()
-            },
-            limits=dict(trial.constraints or {}) if trial.state == TrialState.COMPLETE else {},
-            cause=attributes.get(CAUSE, ""),
-        )
+    def _drop(self, number: int) -> None:
+        """Tell a trial as failed that counts as none."""
+        self.study._storage.set_trial_user_attr(self._find(number)._trial_id, STOPPED, NOTHING_LEFT)
+        self.study.tell(number, state=TrialState.FAIL)
+        self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        self._running.pop(number, None)
+        self._reported.pop(number, None)
+
+    def _find(self, number: int) -> FrozenTrial:
+        return next(trial for trial in self.study.get_trials(deepcopy=False) if trial.number == number)
 
 
 def _suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Value:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import types
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -17,7 +19,37 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pagopt.errors import StudyError, UnknownName
 
-__all__ = ["PRUNERS", "SAMPLERS", "SeededByNumber", "check_pruner", "check_sampler", "make_pruner", "make_sampler"]
+__all__ = [
+    "PRUNERS",
+    "SAMPLERS",
+    "Paired",
+    "SeededByNumber",
+    "check_pruner",
+    "check_sampler",
+    "make_pruner",
+    "make_sampler",
+]
+
+
+class Paired(optuna.pruners.WilcoxonPruner):
+    """Optuna's ``WilcoxonPruner``, which compares the means over the tasks that both trials saw, too.
+
+    Its signed-rank test is paired. But it spares a trial that is clearly behind if its mean so far is above the best
+    trial's mean over *all* tasks, and that says more about how hard the first tasks are than about the trial: where
+    they score high, nothing would ever be stopped. Here the best trial is shown to it as far as this one has come.
+    """
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial is clearly behind the best one on its tasks."""
+        try:
+            best = copy.copy(study.best_trial)
+        except ValueError:  # none is complete, or none keeps to the constraints
+            return False
+        values = best.intermediate_values
+        best.intermediate_values = {step: values[step] for step in trial.intermediate_values if step in values}
+        shown = types.SimpleNamespace(best_trial=best, direction=study.direction)
+        return super().prune(cast(Study, shown), trial)
+
 
 SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
@@ -26,7 +58,7 @@ SAMPLERS: dict[str, type[BaseSampler]] = {
     "qmc": optuna.samplers.QMCSampler,
 }
 PRUNERS: dict[str, type[BasePruner]] = {
-    "wilcoxon": optuna.pruners.WilcoxonPruner,
+    "wilcoxon": Paired,
     "median": optuna.pruners.MedianPruner,
     "percentile": optuna.pruners.PercentilePruner,
     "halving": optuna.pruners.SuccessiveHalvingPruner,

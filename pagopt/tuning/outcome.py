@@ -5,19 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pagopt.errors import StudyError
 from pagopt.files import write_text
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Method, PairedTest
 
-__all__ = ["Goal", "TrialRow", "Tuned", "TunedMethod", "load_tuned", "trials_csv"]
+__all__ = ["Goal", "TrialRow", "Tuned", "TunedMethod", "load_tuned", "means", "trials_csv"]
 
 SCHEMA = 1
 KIND = "tuning"
@@ -52,6 +53,7 @@ class TrialRow:
         scores: The same for every reward.
         limits: How far each constraint was missed; 0 or less where it was met.
         cause: Why it failed.
+        picture: Store key of its picture for the first task that trials see; empty if there is none.
     """
 
     number: int
@@ -65,6 +67,7 @@ class TrialRow:
     scores: dict[str, dict[int, float]]
     limits: dict[str, float] = field(default_factory=dict)
     cause: str = ""
+    picture: str = ""
 
     @property
     def is_feasible(self) -> bool:
@@ -114,6 +117,7 @@ class Tuned:
         tests: For each tuned method by name, against each other method.
         images_generated: Pictures that this run drew.
         seconds: How long it took.
+        references: Means of "no guidance" and "as it was" on the search tasks, by method and reward.
     """
 
     tuning: str
@@ -136,6 +140,7 @@ class Tuned:
     tests: dict[str, list[PairedTest]]
     images_generated: int
     seconds: float
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -149,6 +154,12 @@ class Tuned:
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
         write_text(path, json.dumps({"kind": KIND, "schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+
+
+def means(methods: Sequence[str], tables: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, float]]:
+    """By method and reward, of tables of shape ``(n_methods, n_tasks)``."""
+    every = {label: table.mean(axis=1).tolist() for label, table in tables.items()}
+    return {method: {label: row[place] for label, row in every.items()} for place, method in enumerate(methods)}
 
 
 def load_tuned(path: Path) -> Tuned:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pagopt.errors import StudyError
+from pagopt.errors import RecipeError, StudyError
+from pagopt.heads import Head, expand_heads
 
 __all__ = ["Parameter", "Value", "parse"]
 
@@ -38,6 +39,8 @@ class Parameter:
         step: Distance of its values from ``low`` on, if not all are meant.
         whole: Whether it is a whole number.
         per_head: Whether each head has its own.
+        of: The heads that have one, beside the recipe's; for ``per_head``.
+        at_most: How many of them are kept, those with the highest; ``None`` for all.
         when: The values of other parameters that it applies with; empty for all.
     """
 
@@ -48,6 +51,8 @@ class Parameter:
     step: float | None = None
     whole: bool = False
     per_head: bool = False
+    of: tuple[Head, ...] = ()
+    at_most: int | None = None
     when: dict[str, tuple[Value, ...]] = field(default_factory=dict)
 
     @property
@@ -129,6 +134,13 @@ def _mapping(name: str, given: dict[str, Any], known: Mapping[str, Parameter]) -
     per_head = given.pop("per_head", False)
     if per_head not in (True, False) or (per_head and name != "strength"):
         raise StudyError(f"space.{name}: per_head is true or false, and for strength only")
+    of, at_most = given.pop("of", None), given.pop("at_most", None)
+    if (of is not None or at_most is not None) and not per_head:
+        raise StudyError(
+            f"space.{name}: of and at_most say which heads have a strength of their own: add per_head: true"
+        )
+    if at_most is not None and (isinstance(at_most, bool) or not isinstance(at_most, int) or at_most < 1):
+        raise StudyError(f"space.{name}: at_most is the number of heads to keep, at least 1, not {at_most!r}")
     if set(given) == {"choices"} and isinstance(given["choices"], list | tuple) and given["choices"]:
         made = Parameter(values=tuple(given["choices"]))
     elif {"low", "high"} <= set(given) <= {"low", "high", "log", "step"} and name not in WORDS:
@@ -137,9 +149,22 @@ def _mapping(name: str, given: dict[str, Any], known: Mapping[str, Parameter]) -
         made = Parameter(values=(given["value"],))
     else:
         raise StudyError(
-            f"space.{name} is {given!r}: give low and high (and log, step), or choices, or value; and per_head, when"
+            f"space.{name} is {given!r}: give low and high (and log, step), or choices, or value; and per_head, of, "
+            "at_most, when"
         )
-    return _with(made, when=when, per_head=bool(per_head))
+    return _with(made, when=when, per_head=bool(per_head), of=_heads(name, of), at_most=at_most)
+
+
+def _heads(name: str, of: Any) -> tuple[Head, ...]:
+    if of is None:
+        return ()
+    try:
+        heads = tuple(dict.fromkeys(expand_heads(of)))
+    except RecipeError as error:
+        raise StudyError(f"space.{name}: of names heads, such as 'L4.H0-5 L7.H0-5': {error}") from error
+    if not heads:
+        raise StudyError(f"space.{name}: of names no heads; leave it out for the recipe's own")
+    return heads
 
 
 def _range(name: str, given: Mapping[str, Any]) -> Parameter:

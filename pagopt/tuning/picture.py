@@ -1,4 +1,7 @@
-"""The trials of a tuning as one SVG: the best so far, the objective over each parameter, strength against scale."""
+"""The trials of a tuning as SVG: the best so far, the objective or a reward over each parameter, and what mattered.
+
+Filled: complete trials; hollow: those that were stopped early; ringed: the result.
+"""
 
 from __future__ import annotations
 
@@ -8,166 +11,140 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from pagopt.report.palette import diverging_css, step_class
 from pagopt.report.svg import Scale, figure, pad, scale, tag, ticks
-from pagopt.tuning.outcome import TrialRow, Tuned
+from pagopt.tuning.importance import Importances
+from pagopt.tuning.lens import Lens, is_log, settings
+from pagopt.tuning.outcome import TrialRow
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_history", "draw_importances", "draw_parameter", "marks", "point", "said"]
 
-WIDTH, HEIGHT = 340.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 40.0, 40.0
-STYLE = """
-svg{background:#fff;font:11px system-ui,sans-serif}text{fill:#6e6e73}.title{fill:#1d1d1f;font-size:13px}
-.grid{stroke:#e8e6e1}.base{stroke:#6e6e73;stroke-dasharray:2 3}.was{stroke:#6a4c9c;stroke-dasharray:6 3}
-.done{fill:#c8500f;fill-opacity:.55}.pruned{fill:none;stroke:#9a9a9f}.best{fill:none;stroke:#1d1d1f;stroke-width:1.8}
-.line{fill:none;stroke:#c8500f;stroke-width:1.8}.word{fill:#6a4c9c}.cell{stroke:#6e6e73;stroke-width:.5}
-"""
-
-
-def draw_curves(tuned: Tuned) -> str:
-    """All panels. Filled: complete trials; hollow: pruned ones; ringed: the result."""
-    rows = [row for row in tuned.trials if row.objective]
-    names = list(dict.fromkeys(name for row in rows for name in row.parameters))
-    panels = [_history(tuned, rows)]
-    panels += [_parameter(tuned, rows, name) for name in names]
-    if {"strength", "scale"} <= set(names):
-        panels.append(_map(tuned, rows))
-    if len(tuned.goals) > 1:
-        panels.append(_front(tuned))
-    columns = min(3, len(panels))
-    parts = [tag("style", Markup(STYLE + diverging_css(dark=False)))]
-    for index, panel in enumerate(panels):
-        place = f"translate({index % columns * WIDTH:g} {index // columns * HEIGHT:g})"
-        parts.append(tag("g", *panel, transform=place))
-    lines = -(-len(panels) // columns)
-    label = f"{tuned.tuning}: {len(tuned.trials)} trials"
-    drawn = figure(columns * WIDTH, lines * HEIGHT, label, parts)
-    return str(drawn).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1) + "\n"
+WIDTH, HEIGHT = 340.0, 236.0
+LONG = 520.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 14.0, 36.0
+NEAR = 0.1
+"""Width of the window that the curves are means over, as a share of the axis."""
 
 
-def _history(tuned: Tuned, rows: Sequence[TrialRow]) -> list[Markup]:
-    numbers = [float(row.number) for row in rows]
-    parts, x, y = _axes(tuned, rows, "the best so far", "trial", pad(numbers, 0.03))
+def draw_history(lens: Lens) -> Markup:
+    """Every trial, and the best so far."""
+    rows = lens.levels(lens.tuned.trials)
+    numbers = [float(row.number) for row, _ in rows]
+    parts, x, y = _axes(lens, [level for _, level in rows], "trial", pad(numbers, 0.02), width=LONG)
     best, line = -math.inf, []
-    for row in rows:
+    for row, level in rows:
         if row.is_feasible:
-            best = max(best, row.values[0])
+            best = max(best, level)
         if math.isfinite(best):
             line.append(f"{x(row.number):.1f},{y(best):.1f}")
-    parts.append(tag("polyline", points=" ".join(line), class_="line"))
-    return parts + [_point(tuned, row, x(row.number), y(_level(tuned, row))) for row in rows]
+    parts.append(tag("polyline", points=" ".join(line), class_="found line"))
+    parts += [point(lens, row, level, x(row.number), y(level)) for row, level in rows]
+    return figure(LONG, HEIGHT, f"{lens.name} of {len(rows)} trials in their order, and the best so far", parts)
 
 
-def _parameter(tuned: Tuned, rows: Sequence[TrialRow], name: str) -> list[Markup]:
-    able = [row for row in rows if name in row.parameters]
-    values = [row.parameters[name] for row in able]
+def draw_parameter(lens: Lens, name: str) -> Markup:
+    """Every trial over one parameter, and the mean of neighbours."""
+    rows = [(row, level) for row, level in lens.levels(lens.tuned.trials) if name in row.parameters]
+    values = [row.parameters[name] for row, _ in rows]
+    levels = [level for _, level in rows]
+    label = f"{lens.name} of {len(rows)} trials over {name}"
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        log = min(values) > 0 and max(values) / min(values) > 8
+        log = is_log(lens.tuned, name)
         at = [math.log2(value) if log else float(value) for value in values]
-        parts, x, y = _axes(tuned, rows, f"over {name}", name, pad(at, 0.04), log=log)
+        extent = pad(at, 0.04)
+        parts, x, y = _axes(lens, levels, name, extent, marks(extent, log))
+        parts += _curve(at, levels, extent, x, y)
         places = [x(value) for value in at]
     else:
         words = list(dict.fromkeys(map(str, values)))
-        parts, x, y = _axes(tuned, rows, f"over {name}", name, (-0.6, len(words) - 0.4), words=words)
-        lift = [((row.number * 7) % 11 - 5) * 0.025 for row in able]
+        parts, x, y = _axes(lens, levels, name, (-0.6, len(words) - 0.4), list(enumerate(words)))
+        for place, word in enumerate(words):
+            mean = float(np.mean([level for value, level in zip(values, levels, strict=True) if str(value) == word]))
+            parts.append(tag("line", x1=x(place - 0.3), x2=x(place + 0.3), y1=y(mean), y2=y(mean), class_="found line"))
+        lift = [((row.number * 7) % 11 - 5) * 0.025 for row, _ in rows]
         places = [x(words.index(str(value)) + more) for value, more in zip(values, lift, strict=True)]
-    return parts + [_point(tuned, row, place, y(_level(tuned, row))) for row, place in zip(able, places, strict=True)]
+    parts += [point(lens, row, level, place, y(level)) for (row, level), place in zip(rows, places, strict=True)]
+    return figure(WIDTH, HEIGHT, label, parts)
 
 
-def _map(tuned: Tuned, rows: Sequence[TrialRow]) -> list[Markup]:
-    """Strength against scale: orange is better than no guidance, violet is worse."""
-    able = [row for row in rows if {"strength", "scale"} <= set(row.parameters)]
-    strengths, scales = ([float(row.parameters[name]) for row in able] for name in ("strength", "scale"))
-    x = scale(*pad(strengths, 0.05), LEFT, WIDTH - RIGHT)
-    low, high = pad(scales, 0.05)
-    y = scale(low, high, HEIGHT - BOTTOM, TOP)
-    gains = [_level(tuned, row) - tuned.baseline.mean for row in able]
-    limit = max((abs(gain) for gain in gains), default=1.0) or 1.0
-    parts = [tag("text", "strength and scale", x=LEFT, y=16, class_="title")]
-    parts.append(tag("text", f"orange: above no guidance, up to {limit:.2g}", x=LEFT, y=30))
-    for value, text in ticks(low, high):
-        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_="grid"))
-        parts.append(tag("text", text, x=LEFT - 6, y=y(value) + 4, text_anchor="end"))
-    for value, text in ticks(*pad(strengths, 0.05)):
-        parts.append(tag("text", text, x=x(value), y=HEIGHT - BOTTOM + 14, text_anchor="middle"))
-    parts.append(tag("text", "strength", x=WIDTH - RIGHT, y=HEIGHT - 8, text_anchor="end"))
-    parts.append(tag("text", "scale", x=8, y=TOP - 4))
-    for row, u, w, gain in zip(able, strengths, scales, gains, strict=True):
-        ring = " best" if row.number in tuned.best else " cell"
-        words = tag("title", f"trial {row.number}: strength {u:.3g}, scale {w:.3g}: {_level(tuned, row):.4g}")
-        parts.append(tag("circle", words, cx=x(u), cy=y(w), r=6.5, class_=step_class(gain, limit)))
-        parts.append(tag("circle", cx=x(u), cy=y(w), r=6.5, fill="none", class_=ring.strip()))
-    return parts
+def draw_importances(found: Importances) -> Markup:
+    """A bar for each parameter, with a tick where chance ends."""
+    width, left, step = 520.0, 12.0 + 7.2 * max(len(item.name) for item in found.items), 26.0
+    most = max(max(item.value, item.chance) for item in found.items)
+    total = sum(item.value for item in found.items) or 1.0
+    x = scale(0, most or 1.0, left, width - 60)
+    parts, words = [], []
+    for index, item in enumerate(found.items):
+        y = step * index + 4
+        words.append(f"{item.name} {item.value / total:.0%} (chance: up to {item.chance / total:.0%})")
+        solid = "found" if item.value > item.chance else "none"
+        title = tag("title", words[-1])
+        parts.append(tag("text", item.name, x=left - 10, y=y + 13, text_anchor="end", class_="name"))
+        parts.append(
+            tag("rect", title, x=left, y=y, width=max(1.0, x(item.value) - left), height=16.0, rx=2.0, class_=solid)
+        )
+        parts.append(tag("line", x1=x(item.chance), x2=x(item.chance), y1=y - 3, y2=y + 19, class_="chance"))
+        parts.append(tag("text", f"{item.value / total:.0%}", x=x(max(item.value, item.chance)) + 8, y=y + 13))
+    return figure(width, step * len(found.items) + 4, "Importances: " + "; ".join(words), parts)
 
 
-def _front(tuned: Tuned) -> list[Markup]:
-    """The first two goals of the complete trials."""
-    rows = [row for row in tuned.trials if row.values]
-    across, up = tuned.goals[1], tuned.goals[0]
-    points = [(row.values[1], row.values[0]) for row in rows]
-    x = scale(*pad([point[0] for point in points], 0.06), LEFT, WIDTH - RIGHT)
-    low, high = pad([point[1] for point in points], 0.08)
-    y = scale(low, high, HEIGHT - BOTTOM, TOP)
-    parts = [tag("text", f"{up.name} and {across.name}", x=LEFT, y=16, class_="title")]
-    for value, text in ticks(low, high):
-        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_="grid"))
-        parts.append(tag("text", text, x=LEFT - 6, y=y(value) + 4, text_anchor="end"))
-    for value, text in ticks(*pad([point[0] for point in points], 0.06), 4):
-        parts.append(tag("text", text, x=x(value), y=HEIGHT - BOTTOM + 14, text_anchor="middle"))
-    better = "more" if across.higher else "less"
-    parts.append(tag("text", f"{across.name} ({better} is better)", x=WIDTH - RIGHT, y=HEIGHT - 8, text_anchor="end"))
-    return parts + [_point(tuned, row, x(point[0]), y(point[1])) for row, point in zip(rows, points, strict=True)]
+def marks(extent: tuple[float, float], log: bool) -> list[tuple[float, str]]:
+    """Where an axis gets labels; of a logarithmic one in powers of two."""
+    if not log:
+        return ticks(*extent)
+    powers = range(math.ceil(extent[0] - 1e-9), math.floor(extent[1] + 1e-9) + 1)
+    return [(float(power), f"{2.0**power:g}") for power in powers]
+
+
+def said(lens: Lens, row: TrialRow, level: float) -> str:
+    """A trial in one line."""
+    words = f"trial {row.number}{f' ({row.label})' if row.label else ''}: {settings(row)}: {lens.name} {level:.4g}"
+    return words + (f", by the {len(row.objective)} tasks that it saw" if row.state == "pruned" else "")
+
+
+def point(lens: Lens, row: TrialRow, level: float, x: float, y: float) -> Markup:
+    """A trial as a dot."""
+    kind = "pruned" if row.state == "pruned" else "done" if row.is_feasible else "misses"
+    dot = tag("circle", tag("title", said(lens, row, level)), cx=x, cy=y, r=4.0, class_=kind, data_trial=row.number)
+    ring = row.number in lens.tuned.best
+    return tag("circle", cx=x, cy=y, r=7.0, class_="ring") + dot if ring else dot
+
+
+def _curve(
+    at: Sequence[float], levels: Sequence[float], extent: tuple[float, float], x: Scale, y: Scale
+) -> list[Markup]:
+    """The mean of neighbours, weighted by a Gaussian; where there are enough of them."""
+    if len(set(at)) < 5:
+        return []
+    places = np.linspace(min(at), max(at), 48)
+    weights = np.exp(-0.5 * ((places[:, None] - np.array(at)) / (NEAR * (extent[1] - extent[0]))) ** 2)
+    means = (weights @ np.array(levels)) / weights.sum(axis=1)
+    line = [
+        f"{x(place):.1f},{y(mean):.1f}"
+        for place, mean, weight in zip(places.tolist(), means.tolist(), weights.sum(axis=1).tolist(), strict=True)
+        if weight > 0.5
+    ]
+    return [tag("polyline", points=" ".join(line), class_="found line trend")]
 
 
 def _axes(
-    tuned: Tuned,
-    rows: Sequence[TrialRow],
-    title: str,
+    lens: Lens,
+    levels: Sequence[float],
     name: str,
     extent: tuple[float, float],
-    log: bool = False,
-    words: Sequence[str] = (),
+    across: Sequence[tuple[float, str]] | None = None,
+    width: float = WIDTH,
 ) -> tuple[list[Markup], Scale, Scale]:
-    """Grid, labels and the two reference lines of a panel whose vertical axis is the first objective."""
-    values = [_level(tuned, row) for row in rows]
-    low, high = pad([*values, tuned.baseline.mean, tuned.as_it_was.mean], 0.08)
-    x, y = scale(*extent, LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
-    parts = [tag("text", title, x=LEFT, y=16, class_="title")]
+    """Grid, labels and the two reference lines."""
+    known = [(lens.reference(method), kind) for method, kind in (("no guidance", "base"), ("as it was", "was"))]
+    known = [(value, kind) for value, kind in known if math.isfinite(value)]
+    low, high = pad([*levels, *(value for value, _ in known)], 0.08)
+    x, y = scale(*extent, LEFT, width - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
+    parts = []
     for value, text in ticks(low, high):
-        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_="grid"))
+        parts.append(tag("line", x1=LEFT, x2=width - RIGHT, y1=y(value), y2=y(value), class_="grid"))
         parts.append(tag("text", text, x=LEFT - 6, y=y(value) + 4, text_anchor="end"))
-    if words:
-        marks = [(float(place), text) for place, text in enumerate(words)]
-    elif log:
-        powers = range(math.ceil(extent[0] - 1e-9), math.floor(extent[1] + 1e-9) + 1)
-        marks = [(float(power), f"{2.0**power:g}") for power in powers]
-    else:
-        marks = ticks(*extent)
-    for value, text in marks:
-        parts.append(tag("text", text, x=x(value), y=HEIGHT - BOTTOM + 14, text_anchor="middle"))
-    parts.append(tag("text", name, x=WIDTH - RIGHT, y=HEIGHT - 8, text_anchor="end"))
-    for value, kind in ((tuned.baseline.mean, "base"), (tuned.as_it_was.mean, "was")):
-        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(value), y2=y(value), class_=kind))
-    parts.append(tag("text", "dotted: no guidance", x=LEFT, y=30))
-    parts.append(tag("text", "dashed: as it was", x=LEFT + 120, y=30, class_="word"))
+    for value, text in ticks(*extent) if across is None else across:
+        parts.append(tag("text", text, x=x(value), y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
+    parts.append(tag("text", name, x=width - RIGHT, y=HEIGHT - 4, text_anchor="end", class_="name"))
+    parts += [tag("line", x1=LEFT, x2=width - RIGHT, y1=y(value), y2=y(value), class_=kind) for value, kind in known]
     return parts, x, y
-
-
-def _level(tuned: Tuned, row: TrialRow) -> float:
-    """The objective over all tasks; of a trial that saw some of them, by its difference to the result on those.
-
-    The mean of what it saw would say more about how hard these tasks are.
-    """
-    best = tuned.trial(tuned.best[0]).objective
-    gain = np.mean([value - best[task] for task, value in row.objective.items()])
-    return float(np.mean(list(best.values())) + gain)
-
-
-def _point(tuned: Tuned, row: TrialRow, x: float, y: float) -> Markup:
-    kind = "best" if row.number in tuned.best else "done" if row.state == "complete" else "pruned"
-    words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.parameters.items())
-    title = tag(
-        "title", f"trial {row.number}{f' ({row.label})' if row.label else ''}: {words}: {_level(tuned, row):.4g}"
-    )
-    ring = tag("circle", cx=x, cy=y, r=6.0, class_="best") if kind == "best" else Markup("")
-    return ring + tag("circle", title, cx=x, cy=y, r=3.6, class_="done" if kind == "best" else kind)

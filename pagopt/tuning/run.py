@@ -2,7 +2,8 @@
 
 The folder holds ``config.yaml``, ``store/`` (all images and scores), ``tuning.db`` (the Optuna study, unless it is
 kept elsewhere), ``results.json``, ``recipe.json`` (and ``front/`` with several objectives), ``trials.csv``,
-``sheet.png`` and ``curves.svg``. Running the same tuning in the same folder again goes on where it stopped.
+``sheet.png``, ``report.html`` and ``artifacts/`` (pictures of every trial, for optuna-dashboard). Running the same
+tuning in the same folder again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ import optuna
 
 import pagopt
 from pagopt.errors import PagoptError, RecipeError, StudyError
+from pagopt.evaluate import together
 from pagopt.experiment import Run
 from pagopt.folder import Folder
 from pagopt.recipe import PLAIN
+from pagopt.report.reading import value_name
 from pagopt.results import Estimate
+from pagopt.tuning.artifacts import Artifacts, name_metrics
 from pagopt.tuning.ledger import Asked, Ledger, Seen
 from pagopt.tuning.methods import make_pruner, make_sampler
-from pagopt.tuning.outcome import TrialRow, Tuned, load_tuned
+from pagopt.tuning.outcome import TrialRow, Tuned, load_tuned, means
 from pagopt.tuning.scoring import Scoring
 from pagopt.tuning.space import Space
-from pagopt.tuning.start import Start, find_start, first_points
-from pagopt.tuning.storage import open_storage, open_study
+from pagopt.tuning.start import Start, configuration, find_start, first_points
+from pagopt.tuning.storage import guarded, open_storage, open_study
 from pagopt.tuning.tuning import Tuning
 from pagopt.tuning.verdict import chosen, compare, write
 
-__all__ = ["TuningRun", "tune"]
+__all__ = ["TuningRun", "opened", "tune"]
 
 T = TypeVar("T")
 
@@ -45,6 +49,7 @@ def tune(
     store: Path | None = None,
     storage: str | None = None,
     study_name: str | None = None,
+    artifacts: Path | None = None,
 ) -> Tuned:
     """Tune a recipe, or go on with it, or return what was found.
 
@@ -58,6 +63,7 @@ def tune(
         storage: Where the Optuna study is kept: a URL, or the path of a journal file; by default SQLite in ``out``.
             Several workers may share it.
         study_name: Of the Optuna study; by default ``name``.
+        artifacts: Folder for each trial's pictures, which several workers may share; by default ``out / "artifacts"``.
 
     Returns:
         What was found, which also lies in the folder.
@@ -66,21 +72,31 @@ def tune(
         PagoptError: With what to do about it; everything finished is kept.
     """
     options = trainer or {}
-    start = find_start(tuning)
-    space = Space(tuning.space, start.recipe, start.order, tuning.study.steps)
-    folder = Folder(out, _configuration(tuning, name, start, options))
-    finished = load_tuned(out / "results.json") if (out / "results.json").exists() else None
+    start, space, folder, finished = opened(tuning, name, out, options)
     if finished is not None and len(finished.trials) >= tuning.trials:
         return finished
     run = TuningRun(tuning, name, folder, start, space, batch_size, options, store)
+    run.artifacts.folder = artifacts or out / "artifacts"
     try:
         return run(storage or f"sqlite:///{(out / 'tuning.db').resolve()}", study_name or name)
     finally:
         run.close()
 
 
+def opened(tuning: Tuning, name: str, out: Path, options: dict[str, Any]) -> tuple[Start, Space, Folder, Tuned | None]:
+    """What a run of a tuning begins with: start, space and folder; and what was found there, if it was finished once.
+
+    Raises:
+        PagoptError: If the recipe, the space or the folder does not fit.
+    """
+    start = find_start(tuning)
+    space = Space(tuning.space, start.recipe, start.order, tuning.study.steps)
+    folder = Folder(out, configuration(tuning, name, start, options))
+    return start, space, folder, load_tuned(out / "results.json") if (out / "results.json").exists() else None
+
+
 class TuningRun:
-    """One run of a tuning; see :func:`tune`."""
+    """One run of a tuning; see :func:`tune`. With ``quiet`` it shows no bar."""
 
     def __init__(
         self,
@@ -92,14 +108,16 @@ class TuningRun:
         batch_size: int,
         options: dict[str, Any],
         store: Path | None,
+        quiet: bool = False,
     ) -> None:
         self.tuning, self.name, self.start, self.space = tuning, name, start, space
-        self.run = Run(tuning.study, name, folder, batch_size, options, store=store)
+        self.run = Run(tuning.study, name, folder, batch_size, options, quiet, store)
         self.trainer = self.run.trainer
         self._check_model()
         self.scoring = Scoring(tuning, self.run)
         self.goals = self.scoring.goals
         self.slices = tuning.slices()
+        self.artifacts = Artifacts(self.run, self.scoring, self.slices, folder.path / "artifacts")
 
     def close(self) -> None:
         """Close the bar and the store."""
@@ -115,12 +133,12 @@ class TuningRun:
         progress.expect((2 + scales + self.tuning.trials) * len(tasks) + rest)
         if self.trainer.world_size > 1:
             self.scoring.evaluator(self.tuning.study.steps).launch()
+        points, left_out = first_points(self.space)
+        ledger = self.first(lambda: self._ledger(address, study_name, points), keep=True)
         progress.label("no guidance, as it was")
         first = self.scoring.evaluator(self.tuning.study.steps)([PLAIN, self.start.recipe], tasks)
         self.scoring.measure_by({label: table[0] for label, table in first.items()})
         reference = self.scoring.combined(first)
-        points, left_out = first_points(self.space)
-        ledger = self.first(lambda: self._ledger(address, study_name, points), keep=True)
         try:
             self._trials(ledger)
         except BaseException:
@@ -147,16 +165,18 @@ class TuningRun:
             baseline=Estimate.of(reference[0]),
             as_it_was=Estimate.of(reference[1]),
             left_out=left_out,
-            trials=rows,
+            trials=self.artifacts.pictured(rows),
             best=best,
             methods=methods,
             tests=tests,
             images_generated=self.scoring.images_generated,
             seconds=round(time.monotonic() - begun, 1),
+            references=means(("no guidance", "as it was"), first),
         )
         if self.trainer.is_global_zero:
             try:
-                write(tuned, self.run.folder.path, self.run.store.get_image, self.tuning.study.combine)
+                image, combine = self.run.store.get_image, self.tuning.study.combine
+                write(tuned, self.run.folder.path, image, combine, self.start.order)
             except OSError as error:
                 why = f"cannot write to {self.run.folder.path}: {error.strerror}"
                 raise StudyError(f"{why}. Images, scores and trials are kept; make room and run again.") from error
@@ -176,7 +196,8 @@ class TuningRun:
                 value = act()
             except PagoptError as problem:
                 error = str(problem)
-        error, shared = self.trainer.strategy.broadcast((error, None if keep else value))
+        with together():
+            error, shared = self.trainer.strategy.broadcast((error, None if keep else value))
         if error:
             raise StudyError(error)
         return value if keep else shared
@@ -185,7 +206,7 @@ class TuningRun:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         tuning = self.tuning
-        study, new = open_study(
+        study, _ = open_study(
             open_storage(address),
             study_name,
             address,
@@ -193,14 +214,14 @@ class TuningRun:
             {
                 **{k: v for k, v in self.run.folder.config.items() if k != "tune"},
                 "model_fingerprint": self.run.renderer.fingerprint,
-                "rewards": {label: reward.key() for label, reward in self.scoring.rewards.items()},
+                "rewards": self.scoring.keys(),
             },
             make_sampler(tuning.sampler, tuning.sampler_options, tuning.tuning_seed),
             make_pruner(tuning.pruner, tuning.pruner_options),
         )
+        name_metrics(study, self.goals, value_name(self.run.objective.describe(), tuning.study.combine))
         ledger = Ledger(study, self.space, tuning.trials, tuning.at_once, tuning.pruner == "wilcoxon", address)
-        if new:
-            ledger.enqueue(points)
+        ledger.begin(points)
         return ledger
 
     def _trials(self, ledger: Ledger | None) -> None:
@@ -249,8 +270,13 @@ class TuningRun:
             known = seen[one.number]
             # Optuna knows no pruning with several objectives.
             keep = bool(known.cause) or len(self.goals) > 1 or ledger.keep_on(one.number, known, tasks)
+            if last and not known.cause:
+                self.scoring.complete(one, known)
             if known.cause or last or not keep:
-                values, limits = ([], {}) if known.cause else self.scoring.values(one, known)
+                whole = last and not known.cause
+                values, limits = self.scoring.values(one, known) if whole else ([], {})
+                with guarded(ledger.address):
+                    self.artifacts.attach(ledger.running(one.number), one, known, limits)
                 ledger.tell(one.number, known, values, limits, pruned=not last)
             else:
                 left.add(one.number)
@@ -268,17 +294,4 @@ class TuningRun:
             self.run.head_map.check(self.start.recipe.heads)
         except PagoptError as error:
             raise RecipeError(f"the recipe {self.start.label} does not fit this model: {error}") from error
-
-
-def _configuration(tuning: Tuning, name: str, start: Start, options: dict[str, Any]) -> dict[str, Any]:
-    """What the folder of a run belongs to, as plain data."""
-    study = tuning.study.to_dict()
-    unused = ("search", "search_options", "rounds", "heads_per_round", "heads", "budget", "compare_layers")
-    return {
-        "tune": name,
-        "recipe": start.recipe.to_dict(),
-        "order": [str(head) for head in start.order] if start.order else None,
-        **tuning.describe(),
-        **{key: value for key, value in study.items() if key not in unused},
-        "precision": str(options.get("precision") or "32-true"),
-    }
+        self.run.head_map.check(self.space.heads)

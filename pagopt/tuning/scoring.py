@@ -13,9 +13,10 @@ from pagopt.comparison.compute import block_evaluations
 from pagopt.errors import PagoptError, StoreError
 from pagopt.evaluate import Evaluator
 from pagopt.experiment import Run
-from pagopt.recipe import Recipe
-from pagopt.render import Renderer
+from pagopt.recipe import PLAIN, Recipe
+from pagopt.render import Renderer, Task
 from pagopt.reward import Objective, RewardSpec
+from pagopt.tuning.diversity import DIVERSITY, Diversity
 from pagopt.tuning.ledger import Asked, Seen
 from pagopt.tuning.outcome import Goal
 from pagopt.tuning.tuning import COST, Tuning
@@ -40,7 +41,7 @@ class Scoring:
     def __init__(self, tuning: Tuning, run: Run) -> None:
         self.tuning, self.run, self.objective = tuning, run, run.objective
         self.further = Objective(tuning.further) if tuning.further else None
-        self.bounds = Objective([_bare(spec) for spec in tuning.constraints]) if tuning.constraints else None
+        self.bounds = Objective([_bare(spec) for spec in tuning.bounds]) if tuning.bounds else None
         self.rewards = dict(self.objective.rewards)
         self.labels = {
             "further": self._join(self.further) if self.further else {},
@@ -53,6 +54,12 @@ class Scoring:
         if self.further:
             own = self.labels["further"]
             self.goals += [Goal(own[label], weight > 0) for label, weight in self.further.weights.items()]
+        self.goals += [Goal(DIVERSITY, spec.weight > 0) for spec in tuning.optimised if spec.name == DIVERSITY]
+        self.diversity: Diversity | None = None
+        if tuning.diversity is not None:
+            optimised = [*self.objective.rewards, *self.labels["further"].values()]
+            device = run.trainer.strategy.root_device
+            self.diversity = Diversity(tuning.diversity, self.every, optimised, run.store, device)
         if tuning.costs:
             self.goals.append(Goal(COST, higher=False))
         self.limits: list[Limit] = []
@@ -60,6 +67,9 @@ class Scoring:
 
     def measure_by(self, baseline: dict[str, NDArray[np.float64]]) -> None:
         """Take in every reward's scores of the unguided images, shape ``(n_tasks,)``."""
+        if self.diversity is not None:
+            row = self.shares([PLAIN], self.run.tasks, self.evaluator(self.tuning.study.steps))[DIVERSITY][0]
+            baseline = {**baseline, DIVERSITY: row}
         self.run.baseline = {label: baseline[label] for label in self.objective.rewards}
         self.limits = self._limits(baseline)
 
@@ -99,6 +109,38 @@ class Scoring:
         }
         return [means[goal.name] for goal in self.goals], limits
 
+    def shares(
+        self, recipes: Sequence[Recipe], tasks: Sequence[Task], evaluator: Evaluator
+    ) -> dict[str, NDArray[np.float64]]:
+        """Diversity of recipes whose pictures are drawn, shape ``(n_recipes, n_tasks)``; empty if nobody asked for it.
+
+        Raises:
+            PagoptError: If features cannot be computed.
+        """
+        if self.diversity is None:
+            return {}
+        rows = [self.diversity(keys, tasks) for keys in evaluator.keys(recipes, tasks)]
+        return {DIVERSITY: np.stack(rows)}
+
+    def complete(self, one: Asked, seen: Seen) -> None:
+        """Take in what only all pictures together give, or why it cannot be had."""
+        try:
+            tables = self.shares([one.recipe], self.run.tasks, self.evaluator(one.steps))
+        except StoreError:
+            raise
+        except (PagoptError, RuntimeError) as error:
+            seen.cause = f"{type(error).__name__}: {error}"
+            return
+        for label, table in tables.items():
+            seen.scores[label] = dict(enumerate(table[0].tolist()))
+
+    def keys(self) -> dict[str, str]:
+        """What the trials' values depend on: the key of every reward, by label."""
+        found = {label: reward.key() for label, reward in self.rewards.items()}
+        if self.diversity is not None:
+            found[f"features of {DIVERSITY}"] = self.diversity.extractor.reward.key()
+        return found
+
     def scores(self, trials: Sequence[Asked], tasks: Sequence[int]) -> dict[int, dict[str, NDArray[np.float64]] | str]:
         """For every trial the scores on these tasks, by reward; or why there are none."""
         found: dict[int, dict[str, NDArray[np.float64]] | str] = {}
@@ -136,10 +178,9 @@ class Scoring:
 
     def _limits(self, baseline: dict[str, NDArray[np.float64]]) -> list[Limit]:
         """The constraints in the rewards' own units."""
-        if self.bounds is None:
-            return []
-        own = self.labels["bounds"]
-        terms = [spec.term(own[label]) for label, spec in zip(self.bounds.labels, self.tuning.constraints, strict=True)]
+        own, labels = self.labels["bounds"], self.bounds.labels if self.bounds else ()
+        terms = [spec.term(own[label]) for label, spec in zip(labels, self.tuning.bounds, strict=True)]
+        terms += [spec.term(DIVERSITY) for spec in self.tuning.constraints if spec.name == DIVERSITY]
         return limits_of(terms, baseline)
 
 

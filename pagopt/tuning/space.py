@@ -45,7 +45,8 @@ class Space:
 
     Args:
         given: For each parameter a fixed value, ``[low, high]``, or a mapping with ``low`` and ``high`` (and ``log``,
-            ``step``, ``per_head``) or ``choices``; and ``when``. As in YAML.
+            ``step``) or ``choices``; and ``when``. For strength also ``per_head``, with ``of`` and ``at_most``: each of
+            these heads has its own, and the highest are kept. As in YAML.
         recipe: The recipe to start from, with at least one head.
         order: Its heads in the order in which they were found, for ``leading``; ``None`` if it is not known.
         steps: Inference steps where the space does not say.
@@ -67,6 +68,7 @@ class Space:
         for name in sorted(given, key=_place):
             self.parameters[name] = parse(name, given[name], self._extra(name), known=self.parameters)
         self._check_leading()
+        self._check_soft()
         self._check_interval()
         self._check_targets()
         if not any(parameter.varies for parameter in self.parameters.values()):
@@ -93,8 +95,12 @@ class Space:
             if not parameter.applies(known):
                 continue
             if parameter.per_head:
-                heads = self._leading(known)
+                heads = self._leading(known) if not parameter.of else self.heads
                 per_head = {head: float(value(f"strength {head}", parameter)) for head in heads}
+                if parameter.at_most is not None:
+                    # The sort is stable: of equal ones the earlier head is kept.
+                    kept = sorted(per_head, key=lambda head: -per_head[head])[: parameter.at_most]  # type: ignore[index]
+                    per_head = {head: u for head, u in per_head.items() if head in kept}
             else:
                 active[name] = known[name] = value(name, parameter)
         return Point(drawn, self._recipe(active, known, per_head), int(known["steps"]))
@@ -128,6 +134,7 @@ class Space:
         """
         own = {**self.own(), **wanted}
         own_strengths = dict(zip(self.recipe.heads, strengths or self.recipe.strengths, strict=True))
+        every = {**dict.fromkeys(self.heads, 0.0), **own_strengths}
         if strengths is not None:
             own.pop("strength", None)
             if len(set(strengths)) == 1:
@@ -136,7 +143,9 @@ class Space:
         def ask(name: str, parameter: Parameter) -> Value:
             word, _, head = name.partition(" ")
             if head:
-                return parameter.hold(name, own_strengths[Head.parse(head)])
+                u = every[Head.parse(head)]
+                # One that is not to be kept is drawn, too: as low as the space allows.
+                return parameter.hold(name, u if u or parameter.at_most is None else parameter.extent()[0])
             if "." in name:
                 return parameter.hold(name, self._own_option(name))
             if name not in own:
@@ -148,9 +157,20 @@ class Space:
                 parameter.hold(name, own.get(name, parameter.values[0]))
         point = self.draw(ask)
         # What is no parameter of the space keeps the recipe's value, which need not be the wanted one.
-        if point.recipe.strengths != tuple(own_strengths.values()) or point.recipe.scale != own["scale"]:
+        asked = {head: u for head, u in own_strengths.items() if u}
+        made = {head: u for head, u in zip(point.recipe.heads, point.recipe.strengths, strict=True) if u}
+        most = self.parameters["strength"].at_most if "strength" in self.parameters else None
+        if most is not None and len(asked) > most:
+            raise StudyError(f"it has more heads than the {most} that the space keeps at most")
+        if made != asked or point.recipe.scale != own["scale"]:
             raise StudyError("strength and scale do not vary enough for that in this space")
         return point
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """All heads that a recipe of this space can have: the recipe's, in their order, then others."""
+        strength = self.parameters.get("strength")
+        return tuple(dict.fromkeys((*(self.order or self.recipe.heads), *(strength.of if strength else ()))))
 
     def varied(self) -> list[str]:
         """The parameters that vary."""
@@ -164,6 +184,8 @@ class Space:
         own = dict(zip(base.heads, base.strengths, strict=True))
         strength: float | list[float] = [own[head] for head in heads]
         if per_head is not None:
+            # A head of strength 0 does nothing, so it does not belong to the recipe.
+            heads = tuple(head for head, u in per_head.items() if u > 0)
             strength = [per_head[head] for head in heads]
         elif "strength" in active:
             strength = float(active["strength"])
@@ -211,8 +233,24 @@ class Space:
         if "leading" in self.parameters and self.order is None:
             raise StudyError(
                 "the space varies `leading`, the number of leading heads, and the recipe does not say in which order "
-                "its heads were found. Keep recipe.json beside the results.json of its search, or write the heads in "
-                "order as `recipe`"
+                "its heads were found (a file says it under evidence.order, or the results.json of its search beside "
+                "it). Write the heads in order as `recipe`"
+            )
+
+    def _check_soft(self) -> None:
+        strength = self.parameters.get("strength")
+        if strength is None or not (strength.of or strength.at_most):
+            return
+        if "leading" in self.parameters:
+            raise StudyError(
+                "space.strength chooses heads by of or at_most, and leading does so, too: take one of them"
+            )
+        if strength.at_most is not None and strength.at_most > len(self.heads):
+            raise StudyError(f"space.strength: at_most is {strength.at_most}, and there are {len(self.heads)} heads")
+        if strength.extent()[0] > 0 and strength.of and strength.at_most is None:
+            raise StudyError(
+                f"space.strength starts at {strength.extent()[0]:g}, so all {len(self.heads)} heads would always be "
+                "perturbed: let it start at 0, or say how many are kept, such as at_most: 4"
             )
 
     def _check_interval(self) -> None:

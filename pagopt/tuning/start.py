@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pagopt.comparison import Entrant
 from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.heads import Head, expand_heads
 from pagopt.recipe import Provenance, Recipe, load_recipe
 from pagopt.results import load_results
-from pagopt.search.candidates import added
+from pagopt.search.candidates import found_order
 from pagopt.tuning.parameter import Value
 from pagopt.tuning.space import Point, Space
 from pagopt.tuning.tuning import Tuning
 
-__all__ = ["ADVICE", "Start", "find_start", "first_points"]
+__all__ = ["ADVICE", "Start", "configuration", "find_start", "first_points"]
 
 ADVICE = 0.5
 """The paper's strength for quality (SoftPAG, arXiv 2506.10978)."""
@@ -40,7 +41,7 @@ class Start:
 
 
 def find_start(tuning: Tuning) -> Start:
-    """Read the recipe of a tuning, and the order of its heads from the search's results beside it.
+    """Read the recipe of a tuning, and the order of its heads from its file or the search's results beside it.
 
     Raises:
         RecipeError: If it is neither a recipe file nor heads.
@@ -61,7 +62,7 @@ def find_start(tuning: Tuning) -> Start:
             f"the search of {text} looked at {prompt!r} with seed {seed}, which this tuning holds out for an honest "
             "comparison: take other held_out_prompts or held_out_seeds"
         )
-    return Start(text, recipe, _order(Path(text), recipe), provenance)
+    return Start(text, recipe, _order(Path(text), recipe, provenance), provenance)
 
 
 def first_points(space: Space) -> tuple[dict[str, Point], dict[str, str]]:
@@ -96,22 +97,35 @@ def first_points(space: Space) -> tuple[dict[str, Point], dict[str, str]]:
     return points, left
 
 
-def _order(path: Path, recipe: Recipe) -> tuple[Head, ...] | None:
-    """From the rounds of the search, if they end with these heads."""
-    results = path.parent / "results.json"
+def configuration(tuning: Tuning, name: str, start: Start, options: dict[str, Any]) -> dict[str, Any]:
+    """What the folder of a run belongs to, as plain data."""
+    study = tuning.study.to_dict()
+    unused = ("search", "search_options", "rounds", "heads_per_round", "heads", "budget", "compare_layers")
+    return {
+        "tune": name,
+        "recipe": start.recipe.to_dict(),
+        "order": [str(head) for head in start.order] if start.order else None,
+        **tuning.describe(),
+        **{key: value for key, value in study.items() if key not in unused},
+        "precision": str(options.get("precision") or "32-true"),
+    }
+
+
+def _order(path: Path, recipe: Recipe, provenance: Provenance | None) -> tuple[Head, ...] | None:
+    """From the recipe's own file, or from the rounds of the search beside it, if they end with these heads.
+
+    Raises:
+        RecipeError: If the file has something there that is no list of heads.
+    """
     if len(recipe.heads) == 1:
         return recipe.heads
+    if provenance is not None and (order := provenance.order()) is not None:
+        return order if sorted(order) == list(recipe.heads) else None  # its heads were changed by hand
+    results = path.parent / "results.json"
     if not results.exists():
         return None
     try:
-        rounds = load_results(results).rounds
+        heads = found_order(load_results(results).rounds)
     except StudyError:
         return None
-    heads: list[Head] = []
-    for done in rounds:
-        base: tuple[Head, ...] = tuple(expand_heads(done.base))
-        heads = [head for head in heads if head in base] + [head for head in base if head not in heads]
-        for name in done.chosen:
-            after = added(heads, name)
-            heads = [head for head in heads if head in after] + [head for head in after if head not in heads]
-    return tuple(heads) if sorted(heads) == list(recipe.heads) else None
+    return heads if sorted(heads) == list(recipe.heads) else None

@@ -1,39 +1,49 @@
-"""Where an Optuna study is kept: a database or a journal file, and errors that say what to do."""
+"""Where an Optuna study is kept: a database, a proxy or a journal file, and errors that say what to do."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
+import sys
 import time
+import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pagopt.errors import StudyError
+from pagopt.tuning.patience import patient
 
-__all__ = ["guarded", "is_alive", "open_storage", "open_study", "worker"]
+__all__ = ["MAKER", "guarded", "is_alive", "open_storage", "open_study", "shown", "worker"]
 
 CONFIG = "pagopt"
+MAKER = "maker"
 TRIES = 3
 PAUSE = 1.0  # seconds before the second try
+ANSWER = 5.0  # seconds for a proxy to answer
+PROXY = re.compile(r"grpc://(?P<host>[^:/@\s]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})/?")
+SECRET = re.compile(r"(?i)(?P<name>[^?&=]*pass[^=&]*)=(?P<value>[^&]*)")
 
 
 def open_storage(address: str) -> BaseStorage:
     """A storage by its address.
 
     Args:
-        address: A URL of a database, as Optuna takes it (``sqlite:///file.db``, ``postgresql://...``), or the path of a
-            journal file.
+        address: A URL of a database, as Optuna takes it (``sqlite:///file.db``, ``postgresql://...``); ``grpc://host:port``
+            of Optuna's proxy; or the path of a journal file.
 
     Raises:
         StudyError: If it cannot be reached, after three tries.
@@ -44,13 +54,30 @@ def open_storage(address: str) -> BaseStorage:
             return JournalStorage(JournalFileBackend(str(Path(address).expanduser())))
         for attempt in range(1, TRIES + 1):
             try:
-                options = {"pool_pre_ping": True} if not address.startswith("sqlite") else {}
-                return RDBStorage(address, engine_kwargs=options)
-            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                return patient(_proxy(address) if address.startswith("grpc:") else _database(address), shown(address))
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ConnectionError) as error:
                 if isinstance(error, ArgumentError) or attempt == TRIES:
                     raise
                 time.sleep(PAUSE * attempt)
     raise AssertionError("the last try returns or raises")
+
+
+def _database(address: str) -> BaseStorage:
+    options = {"pool_pre_ping": True} if not address.startswith("sqlite") else {}
+    storage = RDBStorage(address, engine_kwargs=options)
+    weakref.finalize(storage, storage.engine.dispose)  # or its connections end with a warning
+    return get_storage(storage)
+
+
+def _proxy(address: str) -> BaseStorage:
+    match = PROXY.fullmatch(address)
+    if match is None:
+        raise ValueError("a proxy's address is grpc://HOST:PORT")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = GrpcStorageProxy(host=match["host"], port=int(match["port"]))
+    storage.wait_server_ready(ANSWER)
+    return storage
 
 
 def open_study(
@@ -84,8 +111,7 @@ def open_study(
             study = optuna.create_study(
                 storage=storage, study_name=name, directions=directions, sampler=sampler, pruner=pruner
             )
-            study.set_user_attr(CONFIG, dict(config))
-            return study, True
+            return _signed(study, config), True
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner)
         known = study.user_attrs.get(CONFIG)
@@ -94,6 +120,10 @@ def open_study(
                 break
             time.sleep(0.1)
             known = study.user_attrs.get(CONFIG)
+        # A process that was killed at its very start leaves an empty one.
+        empty = not study.user_attrs.keys() - {MAKER} and not study.get_trials(deepcopy=False)
+        if known is None and empty and [one.name.lower() for one in study.directions] == list(directions):
+            return _signed(study, config), True
     if known is None:
         raise StudyError(
             f"the storage {shown(address)} has a study {name!r} that pagopt did not make: choose another --study_name"
@@ -109,26 +139,34 @@ def open_study(
     return study, False
 
 
+def _signed(study: optuna.Study, config: Mapping[str, Any]) -> optuna.Study:
+    study.set_user_attr(MAKER, worker())
+    study.set_user_attr(CONFIG, dict(config))
+    return study
+
+
 @contextmanager
 def guarded(address: str) -> Iterator[None]:
     """Say what to do where the storage fails."""
     try:
         yield
     except ImportError as error:
-        package = error.name or str(error)
+        package = error.name or getattr(error.__cause__, "name", None) or str(error).partition("\n")[0]
         raise StudyError(
-            f"the storage {shown(address)} needs the Python package {package}, which is not installed: pip install it "
-            "(psycopg2-binary for PostgreSQL, pymysql for MySQL)"
+            f"the storage {shown(address)} needs the Python package {package}, which is not installed: pip install "
+            "'pagopt[postgresql]' for PostgreSQL, 'pagopt[grpc]' for a proxy, pymysql for MySQL"
         ) from error
     except (ArgumentError, ValueError) as error:
         raise StudyError(
-            f"the storage {shown(address)} cannot be used: {_first(error)}. Give a URL such as sqlite:///tuning.db or "
-            "postgresql://user@host/base, or the path of a journal file"
+            f"the storage {shown(address)} cannot be used: {_first(error, address)}. Give a URL such as "
+            "sqlite:///tuning.db, postgresql://user@host/base or grpc://host:port, or the path of a journal file"
         ) from error
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
+    except Exception as error:
+        if not _is_of_storage(error):
+            raise
         raise StudyError(
-            f"the storage {shown(address)} cannot be reached: {_first(error.__cause__ or error)}. Finished trials in "
-            "it and all images and scores in the store are kept; the same command goes on once it is there again"
+            f"the storage {shown(address)} cannot be reached: {_first(error, address)}. Finished trials in it and all "
+            "images and scores in the store are kept; the same command goes on once it is there again"
         ) from error
 
 
@@ -137,9 +175,10 @@ def shown(address: str) -> str:
     if "://" not in address:
         return address
     try:
-        return make_url(address).render_as_string(hide_password=True)
+        text = make_url(address).render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
         return address.partition("://")[0] + "://..."
+    return SECRET.sub(r"\g<name>=***", text)
 
 
 def worker() -> str:
@@ -164,10 +203,33 @@ def is_alive(name: str) -> bool:
 def _started(process: int) -> str:
     """When a process began, in the system's ticks; the same number may be given to another process later."""
     try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return "ended" if fields[0] in "ZX" else fields[19]  # its parent has not asked how it ended
     except (OSError, IndexError):
         return "-"
 
 
-def _first(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+def _is_of_storage(error: Exception) -> bool:
+    grpc = sys.modules.get("grpc")
+    known = (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError)
+    return isinstance(error, known) or (grpc is not None and isinstance(error, grpc.RpcError))
+
+
+def _first(error: BaseException, address: str) -> str:
+    """What an error says in its first line, without the address's passwords."""
+    details = getattr(error, "details", None)  # of gRPC
+    said = [details()] if callable(details) else [error.__cause__ or "", error]
+    text = next((text for text in map(str, said) if text.strip()), type(error).__name__)
+    text = text.strip().partition("\n")[0].rstrip(".")
+    for secret in _secrets(address):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets(address: str) -> set[str]:
+    """Passwords in an address, as they are and as they are written there."""
+    found = {match["value"] for match in SECRET.finditer(address.partition("?")[2])}
+    user, at, _ = address.partition("://")[2].rpartition("@")
+    if at:
+        found.add(user.partition(":")[2])
+    return {text for one in found for text in (one, unquote(one)) if text}

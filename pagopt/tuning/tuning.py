@@ -13,6 +13,7 @@ from pagopt.errors import StudyError, UnknownName
 from pagopt.reward import RewardSpec, check_terms
 from pagopt.search.interface import check_whole
 from pagopt.study import Study, available_studies
+from pagopt.tuning.diversity import DIVERSITY, check_diversity
 from pagopt.tuning.methods import check_pruner, check_sampler
 
 __all__ = ["COST", "GROUP", "SPACE", "Tuning", "available_tunings", "find_tuning"]
@@ -42,8 +43,9 @@ class Tuning:
         pruner: When to stop a trial early: wilcoxon, median, percentile, halving, hyperband, or none.
         pruner_options: Options of Optuna's pruner, such as `p_threshold: 0.05`.
         rungs: After how many tasks to look whether a trial goes on, such as [6, 12]; default a quarter and a half.
-        objectives: What else to optimise beside the reward: "cost" (block evaluations), or rewards.
-        constraints: Rewards with `at_least` or `at_most` that the result has to keep to.
+        objectives: What else to optimise beside the reward: "cost" (block evaluations), "diversity" (how much pictures
+            of one prompt differ), or rewards.
+        constraints: Rewards, or diversity, with `at_least` or `at_most` that the result has to keep to.
         tuning_seed: Of the sampler, and of the order of tasks.
         allow_other_model: Take a recipe that was found on another model.
     """
@@ -85,6 +87,15 @@ class Tuning:
         for item in self.objectives:
             if isinstance(item, RewardSpec) and item.name == COST:
                 raise StudyError(f"write the objective {COST} as a word, without a mapping")
+        if self.diversity is not None:
+            check_diversity(self.diversity, self.study.tasks(), self.study.held_out_tasks())
+            asked = [spec for spec in (*self.optimised, *self.constraints) if spec.name == DIVERSITY]
+            twice = sum(spec.name == DIVERSITY for spec in self.optimised) > 1
+            if twice or any(spec.args != self.diversity.args for spec in asked):
+                raise StudyError(
+                    f"{DIVERSITY} is measured in one way: name it once among the objectives, and with the same args "
+                    "among the constraints"
+                )
         check_sampler(self.sampler, self.sampler_options)
         check_pruner(self.pruner, self.pruner_options)
         tasks = len(self.study.tasks())
@@ -96,10 +107,25 @@ class Tuning:
             raise StudyError(f"rungs are numbers of tasks, each above the last and at most {tasks}, not {self.rungs}")
 
     @property
+    def optimised(self) -> list[RewardSpec]:
+        """The objectives beside the study's, but for cost."""
+        return [RewardSpec(item) if isinstance(item, str) else item for item in self.objectives if item != COST]
+
+    @property
     def further(self) -> list[RewardSpec]:
         """The rewards beside the study's that are optimised too."""
-        items = [item for item in self.objectives if item != COST]
-        return [RewardSpec(item) if isinstance(item, str) else item for item in items]
+        return [spec for spec in self.optimised if spec.name != DIVERSITY]
+
+    @property
+    def bounds(self) -> list[RewardSpec]:
+        """The constraints on rewards."""
+        return [spec for spec in self.constraints if spec.name != DIVERSITY]
+
+    @property
+    def diversity(self) -> RewardSpec | None:
+        """How diversity is measured; ``None`` where it is neither objective nor constraint."""
+        asked = [spec for spec in (*self.optimised, *self.constraints) if spec.name == DIVERSITY]
+        return asked[0] if asked else None
 
     @property
     def costs(self) -> bool:

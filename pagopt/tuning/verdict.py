@@ -12,6 +12,7 @@ from PIL import Image
 from pagopt.combine import fronts
 from pagopt.errors import StudyError
 from pagopt.files import write_png, write_text
+from pagopt.heads import Head
 from pagopt.looks import looks_table
 from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Task
@@ -19,7 +20,7 @@ from pagopt.report import draw_sheet
 from pagopt.results import Estimate, Method, PairedTest
 from pagopt.summary import paired_test
 from pagopt.tuning.outcome import Goal, TrialRow, Tuned, TunedMethod, trials_csv
-from pagopt.tuning.picture import draw_curves
+from pagopt.tuning.page import write_page
 
 if TYPE_CHECKING:
     from pagopt.tuning.run import TuningRun
@@ -75,6 +76,7 @@ def compare(
         judge = run.scoring.evaluator(same, judge=True)
         recipes = [entries[place][1] for place in places]
         tables = judge(recipes, tasks)
+        tables |= run.scoring.shares(recipes, tasks, judge)
         objective = run.scoring.combined(tables)
         keys = judge.keys(recipes, tasks)
         for index, place in enumerate(places):
@@ -95,39 +97,54 @@ def compare(
     return every, tests
 
 
-def write(tuned: Tuned, path: Path, image: Callable[[str], Image.Image], combine: str) -> None:
+def write(
+    tuned: Tuned,
+    path: Path,
+    image: Callable[[str], Image.Image],
+    combine: str,
+    order: Sequence[Head] | None = None,
+) -> None:
     """Write the folder's files; ``results.json`` last.
+
+    Args:
+        tuned: What came of it.
+        path: The folder.
+        image: Gives the picture of a store key.
+        combine: How the study combines its rewards.
+        order: The start's heads in the order in which they were found, if that is known.
 
     Raises:
         OSError: If a file cannot be written.
     """
-    tuned.recipe.save(path / "recipe.json", _provenance(tuned, tuned.best[0], combine))
+    tuned.recipe.save(path / "recipe.json", _provenance(tuned, tuned.best[0], combine, order))
     if len(tuned.goals) > 1:
         front = path / "front"
         for old in front.glob("*.json") if front.is_dir() else ():
             old.unlink()
         for place, number in enumerate(tuned.best, 1):
             recipe = Recipe.from_dict(tuned.trial(number).recipe)
-            recipe.save(front / f"{place:02}.json", _provenance(tuned, number, combine))
+            recipe.save(front / f"{place:02}.json", _provenance(tuned, number, combine, order))
     write_text(path / "trials.csv", trials_csv(tuned.trials, tuned.goals))
-    write_text(path / "curves.svg", draw_curves(tuned))
+    write_page(tuned, image, path / "report.html", combine)
     rows = [[image(key) for key in one.method.images[:COLUMNS]] for one in tuned.methods]
     names = [one.method.name for one in tuned.methods]
     write_png(path / "sheet.png", draw_sheet(rows, names, [prompt for prompt, _ in tuned.held_out_tasks[:COLUMNS]]))
     tuned.save(path / "results.json")
 
 
-def _provenance(tuned: Tuned, number: int, combine: str) -> Provenance:
+def _provenance(tuned: Tuned, number: int, combine: str, order: Sequence[Head] | None) -> Provenance:
     def summary(values: Sequence[float]) -> dict[str, float]:
         estimate = Estimate.of(values)
         return {"mean": round(estimate.mean, 6), "se": round(estimate.se, 6)}
 
     row = tuned.trial(number)
+    kept = Recipe.from_dict(row.recipe).heads
     own = next(one.method.name for one in tuned.methods if one.trial == number)
     shown = [one for one in tuned.methods if one.trial in {None, number}]
     evidence: dict[str, Any] = {
         "steps": row.steps,
         **({"combine": combine} if combine != "sum" else {}),
+        **({"order": [str(head) for head in order if head in kept]} if order and set(kept) <= set(order) else {}),
         "search_tasks": [list(task) for task in tuned.search_tasks],
         "held_out_tasks": [list(task) for task in tuned.held_out_tasks],
         "held_out": {

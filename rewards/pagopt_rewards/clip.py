@@ -35,6 +35,10 @@ class Clip(Reward):
         """Similarity of each image to its own prompt."""
         return 100 * (self.encoder.images(images) * self.encoder.texts(prompts)).sum(dim=-1)
 
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """What the model sees in images, before normalisation, float32 ``(n, d)``: for Frechet distances, say."""
+        return self.encoder.features(images)
+
     def move(self, device: torch.device) -> None:
         """Move the CLIP model."""
         self.encoder.move(device)

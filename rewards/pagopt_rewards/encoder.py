@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,6 +107,18 @@ class Encoder:
         return normalize(seen.float(), dim=-1).cpu()
 
     @torch.no_grad()
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """What the image tower makes of RGB images in the space shared with texts, before it is normalised.
+
+        Of a CLIP, this is what Frechet distances are measured in (Kynkaanniemi et al., arXiv 2203.06026).
+
+        Returns:
+            float32 ``(n, d)`` on the CPU.
+        """
+        pixels = torch.stack([self.network.prepare(image) for image in images])
+        return self.network.see(pixels).float().cpu()
+
+    @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors of texts, float32 ``(n, d)`` on the CPU; each is computed once, cut at the model's length."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
@@ -135,9 +148,18 @@ class Encoder:
 
 def model_folder(model: str) -> Path:
     """The folder of a model by name; see :class:`Encoder`."""
+    if model != "emoji" and not HUB_ID.fullmatch(model) and _is_path(model) and not Path(model).expanduser().is_dir():
+        raise RewardError(
+            f"there is no folder {Path(model).expanduser()}. `model` is one that CLIPModel.save_pretrained made, the "
+            'id of one on the Hugging Face hub (owner/name), "open_clip:NAME/TAG", or "emoji".'
+        )
     if Path(model).expanduser().is_dir() or not HUB_ID.fullmatch(model):
         return scorer_folder(model)
     return _snapshot(model, [*SETTINGS, "model*.safetensors"], "*.safetensors", "")
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("~", ".")) or any(separator in name for separator in ("/", os.sep))
 
 
 def folder_fingerprint(folder: Path) -> str:

@@ -75,6 +75,10 @@ class HPS(Reward):
         """Preference for each image, given its own prompt."""
         return (self.encoder.images(images) * self.encoder.texts(prompts)).sum(dim=-1)
 
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """What the model sees in images, before normalisation, float32 ``(n, d)``: for Frechet distances, say."""
+        return self.encoder.features(images)
+
     def move(self, device: torch.device) -> None:
         """Move the CLIP model."""
         self.encoder.move(device)

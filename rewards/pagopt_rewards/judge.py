@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from pagopt.errors import RewardError
 from pagopt.reward import Reward
 from pagopt_rewards import efficientnet, preprocessing, towers
-from pagopt_rewards.towers import IMAGE_WIDTH, TEXT_WIDTH, Towers, absent, digests, tower_files
+from pagopt_rewards.towers import IMAGE_WIDTH, TEXT_WIDTH, TOKENS, Towers, absent, digests, tower_files
 
 __all__ = ["Heads", "Judge", "judge_folder"]
 
 HEADS_FILE, FACTS_FILE = "judge.safetensors", "judge.json"
+log = logging.getLogger("pagopt.rewards")
 
 
 class Heads(nn.Module):
@@ -104,6 +106,14 @@ class Judge(Reward):
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors of texts, float32 ``(n, d)`` on the CPU; each is computed once, cut at 256 tokens."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        for text in new:
+            if lost := self.towers.cut(text):
+                log.warning(
+                    "a prompt has more than the %d tokens that the text model reads: its score leaves out %r of %r",
+                    TOKENS - 2,
+                    lost,
+                    text,
+                )
         if new:
             vectors = F.normalize(self.heads.texts(self.towers.texts(new)), dim=-1).cpu()
             self._texts.update(zip(new, vectors, strict=True))

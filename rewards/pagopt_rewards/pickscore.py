@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pagopt.errors import RewardError
 from pagopt.reward import Reward
 from pagopt_rewards.encoder import Encoder
 from pagopt_rewards.vocabulary import tokenizer_files
@@ -38,12 +39,21 @@ class PickScore(Reward):
             https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K, which the authors use; ``None`` takes those in
             the folder of the weights, else those on the hub.
         dtype: In what the network calculates: "float32" (the authors' numbers), "bfloat16" or "float16".
+
+    Raises:
+        RewardError: If a file is not there, or holds another model.
     """
 
     def __init__(self, weights: str | None = None, processor: str | None = None, dtype: str = "float32") -> None:
         model = MODEL
         if weights is not None:
             path = Path(weights).expanduser()
+            if not path.exists():
+                raise RewardError(
+                    f"there is no checkpoint {path}. Download config.json and model.safetensors from "
+                    f"https://huggingface.co/{MODEL} and give the folder that holds them.",
+                    reward=self.name,
+                )
             model = str(path.parent if path.is_file() else path)
         beside = weights is not None and bool(tokenizer_files(Path(model)))
         # transformers' crop, since the authors' numbers came through its processor.
@@ -55,6 +65,10 @@ class PickScore(Reward):
         """Preference for each image, given its own prompt."""
         cosines = (self.encoder.images(images) * self.encoder.texts(prompts)).sum(dim=-1)
         return self.encoder.scale * cosines
+
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """What the model sees in images, before normalisation, float32 ``(n, d)``: for Frechet distances, say."""
+        return self.encoder.features(images)
 
     def move(self, device: torch.device) -> None:
         """Move the CLIP model."""

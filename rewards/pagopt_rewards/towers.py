@@ -134,6 +134,12 @@ class Towers:
         mask = tokens["attention_mask"][:, :, None].to(words.dtype)
         return F.normalize((words * mask).sum(dim=1) / mask.sum(dim=1), dim=-1)
 
+    def cut(self, text: str) -> str:
+        """What of a text lies beyond the limit, in the user's own letters; empty when it fits."""
+        found = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
+        places, kept = found["offset_mapping"], TOKENS - 2  # beginning and end
+        return text[places[kept][0] :] if len(places) > kept else ""
+
 
 def _shown(image: Image.Image) -> Tensor:
     edge = min(image.size)

@@ -146,3 +146,22 @@ def test_the_shipped_records_are_whole() -> None:
         for file in record.files():
             assert "pagopt." not in file.read_text(encoding="utf-8")
             compile(file.read_text(encoding="utf-8"), str(file), "exec")
+
+
+def test_two_packages_with_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("brings_a", "brings_b"):
+        info = tmp_path / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[pagopt.isolated]\n{package} = {package}\n")
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+        (tmp_path / package / "f.py").touch()
+        (tmp_path / package / "warm.yaml").write_text("name: warm\nscorer: f.py:f\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RewardError, match=r"two records are called 'warm': .*brings_a.*and .*brings_b.*Give the path"):
+        available_records()
+    assert read_record(str(tmp_path / "brings_b" / "warm.yaml")).target.endswith("brings_b/f.py:f")
+    (tmp_path / "brings_b-1.0.dist-info" / "entry_points.txt").write_text("[pagopt.isolated]\nb = brings_nothing\n")
+    with pytest.raises(RewardError, match=r"'b' of brings_b in the group pagopt\.isolated names 'brings_nothing'"):
+        available_records()

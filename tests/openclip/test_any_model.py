@@ -110,6 +110,8 @@ def test_both_libraries_give_open_clips_features(weights, folder, theirs, pictur
         assert max(differences) < 1e-5
         assert encoder.scale == pytest.approx(model.logit_scale.exp().item())
         assert (encoder.network.width, encoder.network.patch, encoder.network.limit) == (512, 32, 77)
+        lengths = torch.cat([model.encode_image(prepare(picture)[None]) for picture in pictures[:2]]).norm(dim=-1)
+        torch.testing.assert_close(encoder.features(pictures[:2]), images[:2] * lengths[:, None], atol=1e-4, rtol=1e-4)
 
 
 def test_scores_are_equal(weights, folder, pictures):

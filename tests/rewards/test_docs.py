@@ -66,8 +66,6 @@ def show(page: str, kinds: list[str], folder: Path, monkeypatch: pytest.MonkeyPa
             path = folder / target[1]
             path.parent.mkdir(exist_ok=True)
             path.write_text(block)
-            if path.name == "pagopt_warmth.py":
-                install(path.parent, monkeypatch)
         elif kind == "python":
             exec(compile(block, str(DOCS / page), "exec"), namespace)
         elif kind == "yaml":
@@ -81,6 +79,9 @@ def show(page: str, kinds: list[str], folder: Path, monkeypatch: pytest.MonkeyPa
                     run(line)
         elif kind == "console":
             words = shlex.split(block)
+            if words[:2] == ["pip", "install"]:
+                install(folder / words[2], monkeypatch)
+                continue
             assert words[0] == "pytest"
             environment = {**os.environ, "PYTHONPATH": str(folder)}
             command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *words[1:]]
@@ -106,7 +107,7 @@ def test_the_page_for_users(
 def test_the_page_for_authors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kinds = ["python", "sh", "python", "sh", "python", "sh", "toml", "python", "sh"]
+    kinds = ["python", "sh", "python", "sh", "python", "sh", "toml", "python", "console", "sh"]
     kinds += ["python", "console", "python", "python"]
     left = show("write-a-reward.md", kinds, tmp_path, monkeypatch)
     for module in ("channel", "likeness", "rank"):

@@ -51,7 +51,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert status == 0
     assert f"usage: pagopt {command}" in out
     if command == "search":
-        for word in ("flat, glossy, ink", "--heads_per_round", "--trainer.devices", "--reward", "goes on where"):
+        for word in ("sd3_quality", "--heads_per_round", "--trainer.devices", "--reward", "goes on where"):
             assert word in out
 
 

@@ -25,6 +25,12 @@ from pagopt.study import Study
 TRAINER = {"accelerator": "cpu"}
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch of each kind."""
+    monkeypatch.setattr("pagopt.plan.trial.LEAST", 0.0)
+
+
 def plan_of(study: Study, out: Path) -> Plan:
     run = Run(study, "tiny", Folder(out, configuration(study, "tiny", TRAINER)), 8, TRAINER, quiet=True)
     try:

@@ -86,16 +86,19 @@ def test_the_shipped_tunings_are_valid(name: str) -> None:
 
 def test_what_the_page_shows_is_valid(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "tune.md").read_text(encoding="utf-8")
-    first, every, more = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    first, every, soft, more, diverse = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     recipe = Recipe(heads="L7.H2 L4.H3", scale=2.0)
-    for extra in (every, more):
+    diversities = []
+    for extra in (soft, diverse, every, more):
         data = {**yaml.safe_load(first), **yaml.safe_load(extra), "recipe": "L7.H2 L4.H3"}
         file = tmp_path / "my_tuning.yaml"
         file.write_text(yaml.safe_dump(data), encoding="utf-8")
         tuning = read([str(file)], parser()).tuning
         assert Space(tuning.space, recipe, recipe.heads, tuning.study.steps).varied()
+        diversities.append(tuning.diversity)
     assert tuning.constraints == [RewardSpec("sharpness", at_least="baseline - 0.5 sd")]
     assert tuning.costs
+    assert diversities == [None, RewardSpec("diversity", args={"reward": "clip"}), None, None]
 
 
 def test_an_unknown_tuning_names_the_nearest() -> None:

@@ -31,10 +31,9 @@ def space() -> Space:
 def ledger(address: str, total: int = 12, at_once: int = 4, sampler: str = "tpe", **options: Any) -> Ledger:
     storage = open_storage(address)
     methods = make_sampler(sampler, options, 3), make_pruner("none", {})
-    study, new = open_study(storage, "tiny", address, ["maximize"], {"space": GIVEN}, *methods)
+    study, _ = open_study(storage, "tiny", address, ["maximize"], {"space": GIVEN}, *methods)
     made = Ledger(study, space(), total, at_once, per_task=True, address=address)
-    if new:
-        made.enqueue(first_points(space())[0])
+    made.begin(first_points(space())[0])
     return made
 
 
@@ -96,13 +95,15 @@ def test_trials_of_a_process_that_is_gone_are_taken_back(tmp_path: Path) -> None
         name = f"{worker().split()[0]} {gone.stdout.strip()} 1"
         dead.study._storage.set_trial_user_attr(trial._trial_id, WORKER, name)
     rest = ledger(address)
+    again = rest.ask()
+    assert [(one.number, one.recipe) for one in again] == [(one.number, one.recipe) for one in batch]
+    rest.give_back()
     finish(rest)
     rows = rest.rows()
-    assert len(rows) == 12
-    assert not {one.number for one in batch} & {row.number for row in rows}
+    assert [row.number for row in rows] == list(range(12))
     points = [tuple(row.parameters.values()) for row in rows]
     for one in batch:
-        assert points.count((one.recipe.strengths[0], one.recipe.scale)) == 1, "queued again, once"
+        assert points.count((one.recipe.strengths[0], one.recipe.scale)) == 1, "taken up again, once"
 
 
 def test_trials_of_a_living_process_are_left_alone(tmp_path: Path) -> None:

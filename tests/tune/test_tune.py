@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -51,12 +50,7 @@ def test_a_tuning_leaves_what_it_promises(whole: tuple[Tuned, Path]) -> None:
     lines = list(csv.DictReader((out / "trials.csv").read_text(encoding="utf-8").splitlines()))
     assert [line["state"] for line in lines] == [row.state for row in tuned.trials]
     assert float(lines[0]["value objective"]) == pytest.approx(tuned.trials[0].values[0], rel=1e-5)
-    picture = ElementTree.parse(out / "curves.svg").getroot()
-    titles = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"the best so far", "over strength", "over scale", "strength and scale"} <= set(titles)
-    assert len(list(picture.iter("{http://www.w3.org/2000/svg}title"))) == 4 * len(tuned.trials)
-    rough = {row.number for row in tuned.trials if row.state == "pruned"}
-    assert len(picture.findall(".//*[@class='pruned']")) == 3 * len(rough)
+    assert (out / "report.html").stat().st_size > 10_000
     assert (out / "sheet.png").stat().st_size > 1000
 
 
@@ -141,8 +135,7 @@ def test_a_trial_that_is_clearly_behind_is_stopped_early(make: Make, tmp_path: P
         if best is not None:
             gains = [row.objective[task] - best.objective[task] for task in first]
             p = stats.wilcoxon(gains, alternative="less", zero_method="zsplit").pvalue
-            ahead = np.mean([row.objective[task] for task in first]) >= best.values[0]
-            wanted = "pruned" if p < 0.1 and not ahead else "complete"
+            wanted = "pruned" if p < 0.1 and np.mean(gains) < 0 else "complete"
         states.append(wanted)
         assert len(row.objective) == (7 if wanted == "pruned" else 14)
     assert [row.state for row in tuned.trials] == states

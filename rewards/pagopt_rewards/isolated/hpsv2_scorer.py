@@ -9,9 +9,15 @@ from typing import Any
 warnings.filterwarnings("ignore")  # the package's imports warn of what nobody can change here
 
 import torch  # noqa: E402
-from hpsv2.src.open_clip import create_model_and_transforms, get_tokenizer  # type: ignore[import-not-found] # noqa: E402
+from hpsv2.src.open_clip import (  # type: ignore[import-not-found] # noqa: E402
+    create_model_and_transforms,
+    get_tokenizer,
+    tokenizer,
+)
 
 __all__ = ["HPSv2"]
+
+LENGTH = 77  # tokens of a prompt, two of which mark beginning and end
 
 
 class HPSv2:
@@ -43,7 +49,16 @@ class HPSv2:
         with torch.autocast("cuda", enabled=self.device.type == "cuda"):
             new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.texts]
             if new:
+                for prompt in new:
+                    self._say_what_is_cut(prompt)
                 tokens = self.tokenize(new).to(self.device)
                 self.texts.update(zip(new, self.model.encode_text(tokens, normalize=True)))  # noqa: B905 - Python 3.9
             texts = torch.stack([self.texts[prompt] for prompt in prompts])
             return (self.model.encode_image(pixels, normalize=True) * texts).sum(dim=-1)  # type: ignore[no-any-return]
+
+    def _say_what_is_cut(self, prompt: str) -> None:
+        """The package does not: once for each prompt, as the tokenizer spells it."""
+        tokens = tokenizer._tokenizer.encode(prompt)
+        if len(tokens) > LENGTH - 2:
+            lost = tokenizer._tokenizer.decode(tokens[LENGTH - 2 :]).strip()
+            print(f"a prompt has more than {LENGTH - 2} tokens: its score leaves out {lost!r} of {prompt!r}")

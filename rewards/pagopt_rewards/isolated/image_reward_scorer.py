@@ -49,6 +49,7 @@ class ImageReward:
         """Scores of shape (n,)."""
         for prompt in prompts:
             if prompt not in self.tokens:
+                self._say_what_is_cut(prompt)
                 self.tokens[prompt] = self.model.blip.tokenizer(
                     prompt, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
                 ).to(self.device)
@@ -57,3 +58,10 @@ class ImageReward:
         ids = torch.cat([each.input_ids for each in found])
         mask = torch.cat([each.attention_mask for each in found])
         return self.model.score_gard(ids, mask, pixels)[:, 0]  # type: ignore[no-any-return]
+
+    def _say_what_is_cut(self, prompt: str) -> None:
+        """The package does not: once for each prompt, as the tokenizer spells it."""
+        tokens = self.model.blip.tokenizer.tokenize(prompt)
+        if len(tokens) > LENGTH - 2:
+            lost = self.model.blip.tokenizer.convert_tokens_to_string(tokens[LENGTH - 2 :]).removeprefix("##")
+            print(f"a prompt has more than {LENGTH - 2} tokens: its score leaves out {lost!r} of {prompt!r}")

@@ -1,0 +1,207 @@
+"""A model from its configuration alone: how many heads, parameters and operations it has, without any weight.
+
+The networks are made on PyTorch's ``meta`` device, where a tensor has a shape and nothing in it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pagopt.errors import StudyError
+from pagopt.heads import HeadMap
+from pagopt.models import ALIASES, cannot_load, family_in, head_map_of, read_index, read_part, resolve_model
+from pagopt.models.anatomy import Family
+
+__all__ = ["Outline", "has_weights", "outline_of"]
+
+TEXT_TOKENS = {"sd3": 77 + 256, "flux": 512}
+"""Rows of the text embeddings that the pipelines make; of FLUX.1-schnell 256."""
+
+_VAE = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 16,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+_SD3 = {
+    "_class_name": "SD3Transformer2DModel",
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "attention_head_dim": 64,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 192,
+}
+_MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
+_FLUX = {
+    "_class_name": "FluxTransformer2DModel",
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+    "axes_dims_rope": (16, 56, 56),
+}
+# The published configurations of models that ask for a login before they show theirs.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "sd3-medium": _SD3 | _MEDIUM,
+    "sd3.5-medium": _SD3
+    | _MEDIUM
+    | {"pos_embed_max_size": 384, "dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm"},
+    "sd3.5-large": _SD3
+    | {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
+    "flux-dev": _FLUX,
+    "flux-schnell": _FLUX | {"guidance_embeds": False},
+}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a configuration says of a model.
+
+    Attributes:
+        name: As it was asked for.
+        family: Which family it is of.
+        head_map: The addressable heads.
+        transformer: On the ``meta`` device.
+        vae: The decoder, on the ``meta`` device.
+        parameters: Of both.
+    """
+
+    name: str
+    family: Family
+    head_map: HeadMap
+    transformer: nn.Module
+    vae: nn.Module
+    parameters: int
+
+    def operations(self, steps: int, height: int | None = None, width: int | None = None) -> int | None:
+        """Floating-point operations of one unguided image, decoding included; a multiplication and an addition are two.
+
+        Args:
+            steps: Inference steps.
+            height: Pixels; ``None`` is what the pipeline takes by default.
+            width: The same.
+
+        Returns:
+            ``None`` for a family whose inputs are not known here.
+
+        Raises:
+            StudyError: If the model cannot draw that size.
+        """
+        if self.family.name not in TEXT_TOKENS:
+            return None
+        shrink = 2 ** (len(self._config(self.vae).block_out_channels) - 1)
+        default = int(getattr(self._config(self.transformer), "sample_size", None) or 128) * shrink
+        rows, columns = ((size or default) // shrink for size in (height, width))
+        try:
+            with FlopCounterMode(display=False) as counter, torch.inference_mode():
+                self.transformer(**self._inputs(rows, columns))
+            passes = int(counter.get_total_flops())
+            with FlopCounterMode(display=False) as counter, torch.inference_mode():
+                latents = torch.empty(1, self._config(self.vae).latent_channels, rows, columns, device="meta")
+                self.vae.decode(latents)  # type: ignore[operator]
+        except (RuntimeError, ValueError) as error:
+            raise StudyError(f"{self.name} cannot draw {height} x {width} pixels: {error}") from error
+        return steps * passes + int(counter.get_total_flops())
+
+    def _inputs(self, rows: int, columns: int) -> dict[str, Any]:
+        """Of the transformer, for one image of this many latent pixels."""
+        config = self._config(self.transformer)
+
+        def empty(*shape: int) -> torch.Tensor:
+            return torch.empty(*shape, device="meta")
+
+        flux = self.family.name == "flux"
+        distilled = not flux or config.guidance_embeds
+        text = TEXT_TOKENS[self.family.name] if distilled else 256
+        inputs = {
+            "encoder_hidden_states": empty(1, text, config.joint_attention_dim),
+            "pooled_projections": empty(1, config.pooled_projection_dim),
+            "timestep": empty(1),
+        }
+        if not flux:
+            return {**inputs, "hidden_states": empty(1, config.in_channels, rows, columns)}
+        tokens = (rows // 2) * (columns // 2)
+        inputs |= {"img_ids": empty(tokens, 3), "txt_ids": empty(text, 3)}
+        inputs |= {"guidance": empty(1)} if distilled else {}
+        return {**inputs, "hidden_states": empty(1, tokens, config.in_channels)}
+
+    @staticmethod
+    def _config(module: nn.Module) -> Any:
+        return cast("Any", module).config
+
+
+def outline_of(name: str) -> Outline:
+    """The outline of a model by name.
+
+    Args:
+        name: As for :func:`pagopt.models.resolve_model`. Of a hub id only the configuration is fetched; for the
+            published models that ask for a login, nothing.
+
+    Raises:
+        UnknownName: If there is no such model.
+        ModelError: If its configuration cannot be read, or its family is not supported.
+    """
+    source = resolve_model(name)
+    if (known := _published(name)) is not None:
+        parts = {"transformer": known, "vae": _VAE}
+        kinds = {key: ["diffusers", config["_class_name"]] for key, config in parts.items()}
+        pipeline = "FluxPipeline" if "Flux" in known["_class_name"] else "StableDiffusion3Pipeline"
+        family = family_in({"_class_name": pipeline})
+        head_map = family.head_map_from_config(known)
+    else:
+        index = read_index(source)
+        family, head_map = family_in(index), head_map_of(name)
+        kinds = {key: index[key] for key in ("transformer", "vae")}
+        parts = {key: read_part(source, key) for key in kinds}
+    try:
+        with torch.device("meta"):
+            transformer, vae = (
+                getattr(importlib.import_module(kinds[key][0]), kinds[key][1]).from_config(parts[key]).eval()
+                for key in ("transformer", "vae")
+            )
+    except Exception as error:
+        raise cannot_load(source, error) from error
+    parameters = sum(p.numel() for module in (transformer, vae) for p in module.parameters())
+    return Outline(name, family, head_map, transformer, vae, parameters)
+
+
+def has_weights(name: str) -> bool:
+    """Whether the transformer's weights are on this machine, in the model's folder or in the hub's cache.
+
+    Raises:
+        UnknownName: If there is no such model.
+        ModelError: If it is a folder without a pipeline.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    source = resolve_model(name)
+    if Path(source).is_dir():
+        return any((Path(source) / "transformer").glob("*.safetensors"))
+    files = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(source, f"transformer/{file}"), str) for file in files)
+
+
+def _published(name: str) -> dict[str, Any] | None:
+    known = {**PUBLISHED, **{ALIASES[alias]: config for alias, config in PUBLISHED.items()}}
+    found = known.get(name)
+    return found if found is None or not Path(name).is_dir() else None

@@ -1,0 +1,14 @@
+"""What a study will cost, before it is paid: images, block evaluations, time and memory, and what the store has.
+
+The images of the exhaustive search are exact; the other searches state the most that they ask for. Times come from
+batches that are drawn, scored and stored on this machine, one or a few for each kind of picture. Of a model whose
+weights are not here, everything but the time here is worked out from its configuration.
+"""
+
+from __future__ import annotations
+
+from pagopt.plan.plan import GPUS, SHARE, Plan, Stage
+from pagopt.plan.search import make_plan, outline_plan
+from pagopt.plan.trial import Trial, operations
+
+__all__ = ["GPUS", "SHARE", "Plan", "Stage", "Trial", "make_plan", "operations", "outline_plan"]

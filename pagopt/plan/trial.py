@@ -1,0 +1,129 @@
+"""Trial batches: what an image takes on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from pagopt.evaluate.generation import Generation
+from pagopt.experiment import Run
+from pagopt.recipe import PLAIN, Recipe
+from pagopt.render import Job, Renderer, Task
+from pagopt.reward import Reward
+from pagopt.store import Store
+
+__all__ = ["Trial", "operations"]
+
+LEAST = 2.0
+"""Seconds that each kind of picture is drawn for, at least."""
+
+BEYOND = 10**9
+"""Added to seeds when the tasks are used up, so that no picture is the same twice."""
+
+
+class Trial:
+    """Draws, scores and stores batches as the run will, in a folder that goes with it.
+
+    Args:
+        run: Model, rewards, trainer and batch size.
+        rewards: Rewards by label, instead of the search's.
+        clock: Seconds from any moment on; :func:`time.process_time` leaves out what other programs take.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        rewards: Mapping[str, Reward] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.run, self.clock = run, clock
+        self.rewards = run.evaluator.rewards if rewards is None else rewards
+        self.device = run.trainer.strategy.root_device
+        self.size = run.evaluator.batch_size
+        self._folder = tempfile.TemporaryDirectory(prefix="pagopt-plan-")
+        self._store = Store(Path(self._folder.name))
+        self._seeds = 0
+        run.evaluator.module.to(self.device)
+        for reward in {id(reward): reward for reward in (*self.rewards.values(), *run.judge.rewards.values())}.values():
+            reward.move(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        # The first batch of a process is slow, and a prompt is encoded once.
+        self._draw(next(self._batches([PLAIN], run.tasks)), run.renderer, run.judge.rewards)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._store.close()
+        self._folder.cleanup()
+
+    def seconds(
+        self,
+        recipes: Sequence[Recipe],
+        tasks: Sequence[Task],
+        rewards: Mapping[str, Reward] | None = None,
+        renderer: Renderer | None = None,
+        least: float | None = None,
+    ) -> float:
+        """Time of one image of these recipes on these tasks.
+
+        Args:
+            recipes: They share batches, as in the run: candidates of one task have much in common.
+            tasks: Prompts and seeds.
+            rewards: Instead of the trial's.
+            renderer: Instead of the run's, for another number of steps.
+            least: Seconds of batches, instead of ``LEAST``.
+        """
+        draw, used = renderer or self.run.renderer, self.rewards if rewards is None else rewards
+        batches = self._batches(recipes, tasks)
+        if self.run.study.compile:
+            self._draw(next(batches), draw, used)
+        images, spent, enough = 0, 0.0, LEAST if least is None else least
+        for jobs in batches:
+            begin = self.clock()
+            self._draw(jobs, draw, used)
+            spent += self.clock() - begin
+            images += len(jobs)
+            if spent >= enough:
+                break
+        return spent / images
+
+    def peak(self) -> int | None:
+        """Bytes of GPU memory in use at most."""
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+
+    def _batches(self, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> Iterator[list[Job]]:
+        """Batches without an end, in the order of :class:`pagopt.evaluate.Evaluator`: task by task.
+
+        Of more recipes than fit into a batch each gets as many as fit, spread over all of them.
+        """
+        if len(recipes) > self.size:
+            recipes = [recipes[i * len(recipes) // self.size] for i in range(self.size)]
+        size = min(self.size, len(recipes) * len(tasks))
+        jobs: list[Job] = []
+        while True:
+            self._seeds += BEYOND  # no two calls draw the same picture
+            for prompt, seed in tasks:
+                jobs += [Job(recipe, Task(prompt, (seed + self._seeds) % 2**63)) for recipe in recipes]
+                while len(jobs) >= size:
+                    yield jobs[:size]
+                    jobs = jobs[size:]
+
+    def _draw(self, jobs: list[Job], renderer: Renderer, rewards: Mapping[str, Reward]) -> None:
+        run = self.run
+        step = Generation(renderer, rewards, self._store, str(run.trainer.precision))
+        with run.trainer.precision_plugin.predict_step_context(), torch.inference_mode():
+            step.predict_step(list(jobs))
+
+
+def operations(run: Run) -> int:
+    """Floating-point operations of an unguided image, a multiplication and an addition being two."""
+    # The counter knows no fused attention on a CPU; written out, it counts every product.
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+        run.renderer.render([Job(PLAIN, run.tasks[0])])
+    return int(counter.get_total_flops())
