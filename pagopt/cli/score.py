@@ -147,7 +147,7 @@ def write_table(images: Sequence[Path], prompts: Sequence[str], scores: Mapping[
         table.add_column(label, justify="right", no_wrap=True)
     first = next(iter(scores.values()))
     for at in sorted(range(len(images)), key=lambda at: -first[at]):
-        numbers = [f"{column[at]:.4f}" for column in scores.values()]
+        numbers = [f"{round(column[at], 4) + 0.0:.4f}" for column in scores.values()]  # no -0.0000
         table.add_row(str(images[at]), *([prompts[at]] if several else []), *numbers)
     Console().print(table)
 

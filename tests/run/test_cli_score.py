@@ -54,6 +54,12 @@ def test_a_table_is_sorted_best_first(run: Run) -> None:
     assert lines[1][1] == "1.0000"
 
 
+def test_a_small_negative_score_has_no_lonely_sign(run: Run) -> None:
+    Path("mine.py").write_text("def low(images, prompts):\n    return [-1e-6, -1.0]\n")
+    _, out, _ = run("score", "--reward", "mine.py:low", "grey/black.png", "grey/white.png")
+    assert [line.split()[-1] for line in out.splitlines()[1:]] == ["0.0000", "-1.0000"]
+
+
 def test_several_rewards_in_every_format(run: Run) -> None:
     words = ["score", "--reward", "brightness", "--reward", "{name: sharpness}", "--prompt", "a, b", "grey"]
     status, out, _ = run(*words, "--format", "json")

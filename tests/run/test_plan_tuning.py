@@ -183,7 +183,7 @@ def test_published_models_need_no_network(name: str, heads: int, billions: float
     once, twice = (outline.operations(steps, 512, 512) for steps in (1, 2))
     assert once is not None
     assert twice is not None
-    assert 1e12 < twice - once < 2e13
+    assert 1e12 < twice - once < 3e13
 
 
 def test_a_published_model_in_short() -> None:
