@@ -8,7 +8,6 @@ import html
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -18,37 +17,22 @@ from synthetic import make_results, painter
 from pagopt.recipe import Recipe
 from pagopt.report import write_report
 from pagopt.results import Results
+from tests.report.elements import Elements
 
-VOID = {"meta", "link", "img", "br", "input"}
 
-
-class Page(HTMLParser):
-    """Collects what the tests ask for, and checks that every element is closed by its own end tag."""
+class Page(Elements):
+    """Collects what the tests ask for."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
         self.text: list[str] = []
         self.h1 = ""
         self.pictures: list[dict[str, str]] = []  # of "Before and after"; the guards show some again
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
+        super().__init__(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        super().handle_starttag(tag, attrs)
         if tag == "img" and not any(a.get("id") == "guards" for a in self.all("h2")):
             self.pictures.append(self.elements[-1][1])
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> without a start"
-        assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         data = data.replace("\N{NO-BREAK SPACE}", " ")
@@ -56,9 +40,6 @@ class Page(HTMLParser):
             self.text.append(data)
         if self.open and self.open[-1] == "h1":
             self.h1 += data
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def render(results: Results, folder: Path, size: int = 64) -> tuple[str, Page]:

@@ -26,6 +26,7 @@ from pagopt.tuning.plan import Parts
 from pagopt.tuning.start import find_start
 
 CPU = ["--trainer.accelerator", "cpu"]
+SMALL = ["--steps=2", "--prompts=[rocket,house]", "--held_out_prompts=[key]", "--cfg_scales=[2.0]", *CPU]
 NAMES = [*available_studies(), *available_tunings()]
 
 
@@ -119,19 +120,8 @@ def test_what_init_writes_runs(
     monkeypatch.chdir(tmp_path)
     assert main(["init", "mine"]) == 0
     assert "pagopt plan mine.yaml" in capsys.readouterr().out
-    small = [
-        "--steps",
-        "2",
-        "--prompts",
-        "[rocket, house]",
-        "--held_out_prompts",
-        "[key]",
-        "--cfg_scales",
-        "[2.0]",
-        *CPU,
-    ]
-    small += ["--compare_layers", "false", "--rounds", "1", "--heads_per_round", "1"]
-    assert main(["search", "mine.yaml", *small, "--heads", "L4.H0-2"]) == 0
+    brief = ["--compare_layers", "false", "--rounds", "1", "--heads_per_round", "1"]
+    assert main(["search", "mine.yaml", *SMALL, *brief, "--heads", "L4.H0-2"]) == 0
     assert (tmp_path / "runs" / "mine" / "recipe.json").exists()
     written = (tmp_path / "mine.yaml").read_text(encoding="utf-8")
     assert main(["init", "mine.yaml"]) == 2
@@ -142,18 +132,7 @@ def test_what_init_writes_runs(
 def test_a_tuning_that_init_writes_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["init", "deeper/how", "--kind", "tune", "--reward", "colorfulness"]) == 0
-    small = [
-        "--steps",
-        "2",
-        "--prompts",
-        "[rocket, house]",
-        "--held_out_prompts",
-        "[key]",
-        "--cfg_scales",
-        "[2.0]",
-        *CPU,
-    ]
-    assert main(["tune", "deeper/how.yaml", *small, "--trials", "3"]) == 0
+    assert main(["tune", "deeper/how.yaml", *SMALL, "--trials", "3"]) == 0
     assert (tmp_path / "runs" / "tune-how" / "recipe.json").exists()
 
 

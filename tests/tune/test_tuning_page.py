@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +14,17 @@ from pagopt.tuning import TrialRow, Tuned
 from pagopt.tuning.importance import LEAST, importances
 from pagopt.tuning.lens import Lens, lenses
 from pagopt.tuning.page import CARD, PANELS, as_results, write_page
+from tests.report.elements import Elements
 from tests.tune.made_up import HELD_OUT, make_tuned, picture
 
-VOID = {"meta", "link", "img", "br", "input"}
 
-
-class Page(HTMLParser):
-    """The elements with their attributes, and the text; every element is closed by its own end tag."""
+class Page(Elements):
+    """The elements, the titles of charts, and the text."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
         self.words: list[str] = []
         self.titles: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        super().__init__(text)
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "title" and "svg" in self.open:
@@ -53,9 +35,6 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).replace("\N{NO-BREAK SPACE}", " ").split())
-
-    def all(self, tag: str, **wanted: str) -> list[dict[str, str]]:
-        return [a for name, a in self.elements if name == tag and wanted.items() <= a.items()]
 
 
 def render(tuned: Tuned, folder: Path) -> tuple[str, Page]:
