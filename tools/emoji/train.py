@@ -46,6 +46,7 @@ class Build:
         concepts: Use this many of the concepts, spread over the list; all by default.
         autoencoder_images: Pictures the autoencoder sees.
         images_seen: Pictures the transformer sees.
+        seed: Of the transformer's batches; another one than before where `start` was trained on the same pictures.
         variants: Shifted and scaled versions of each picture.
         bank: The model's own imperfect pictures for the scorer.
         scorer_images: Pictures the scorer sees.
@@ -61,6 +62,7 @@ class Build:
     concepts: int | None = None
     autoencoder_images: int = 23_040
     images_seen: int = 537_600
+    seed: int = 3
     variants: int = 6
     bank: int = 12_800
     scorer_images: int = 448_000
@@ -134,6 +136,7 @@ class Build:
             synonyms=synonyms(self.chosen.names),
             steps=self.images_seen // self.batch,
             batch=self.batch,
+            seed=self.seed,
             compiled=self.compile,
             start=None if self.start is None else self.start / "pipeline",
         )
