@@ -121,6 +121,6 @@ def test_the_page_for_authors(
         r"Red minus blue, times a gain\.",
         r"apple.png +210.0000\n *pear.png +0.0000",  # warmth.py
         r"pear.png +200.0000\n *apple.png +20.0000",  # channel.py
-        r"apple.png +-0.0000\n *pear.png +-130.0000",  # likeness.py: (170 + 180 + 40) / 3
+        r"apple.png +0.0000\n *pear.png +-130.0000",  # likeness.py: (170 + 180 + 40) / 3
         r"apple.png +420.0000\n *pear.png +0.0000",  # the package
     )
