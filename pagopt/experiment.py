@@ -207,7 +207,8 @@ class Run:
         return found
 
     def _on_round(self, done: Round) -> None:
-        self.progress.label(f"round {done.number + 1}")
+        if done.number < self.study.rounds:
+            self.progress.label(f"round {done.number + 1}")
 
     def _agree(self, value: Any) -> Any:
         """The first process's value, since clocks differ."""

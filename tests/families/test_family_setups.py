@@ -12,12 +12,12 @@ from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProc
 from peft import LoraConfig
 from reference import error, guided_prediction, predict
 from tiny_families import GRID, inputs, make_pipeline
-from torchao.quantization import Int8WeightOnlyConfig, quantize_
 from under_guidance import predict_under_guidance
 
 from pagopt.compiled import compile_blocks
 from pagopt.errors import GuidanceError
 from pagopt.recipe import Recipe
+from tests.quantised import QUANTISERS
 
 FAMILIES = ("flux", "flux2", "qwen")
 RECIPES = [
@@ -66,11 +66,12 @@ def test_lora(transformers, variant):
     assert error(found, guided_prediction(model, RECIPES, arguments, GRID)) < 1e-10
 
 
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
+@pytest.mark.parametrize("layers", QUANTISERS)
 @pytest.mark.parametrize("variant", FAMILIES)
-def test_quantised_layers(transformers, variant):
-    """Weights of eight bits, as ``TorchAoConfig`` of diffusers makes them."""
+def test_quantised_layers(transformers, variant, layers):
     model = copy.deepcopy(transformers[variant]).float()
-    quantize_(model, Int8WeightOnlyConfig())
+    QUANTISERS[layers](model)
     found, _, arguments = predict_under_guidance(variant, model, RECIPES, single(inputs(variant, 3)))
     plain = predict(model, [None] * 3, arguments, GRID)
     assert error(found, plain) > 1e-3

@@ -39,7 +39,7 @@ class ExplicitMap:
             for head in range(attn.heads):
                 queries, keys, values = [], [], []
                 for tokens, to_q, to_k, to_v, norm_q, norm_k in streams:
-                    width = to_q.weight.shape[0] // attn.heads
+                    width = to_q.out_features // attn.heads
                     part = slice(head * width, (head + 1) * width)
                     q, k, v = (project(tokens[row])[:, part] for project in (to_q, to_k, to_v))
                     queries.append(norm_q(q) if norm_q is not None else q)

@@ -10,12 +10,13 @@ import torch
 from explicit_reference import predict, sample
 from peft import LoraConfig
 from tiny_sd3 import SIZE, noise, run
-from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 from pagopt.errors import GuidanceError
 from pagopt.guide import guided
+from pagopt.models import fingerprint
 from pagopt.recipe import Recipe
 from tests.families.reference import HAVE_ZEROS, TARGETS, error
+from tests.quantised import QUANTISERS
 
 PROMPTS = ["red apple", "b", "ink, cat"]
 
@@ -122,11 +123,14 @@ def test_lora(pipe):
     assert error(run(own, ["cat"]), run(pipe, ["cat"])) > 1e-3
 
 
-def test_quantised_layers(pipe):
-    """Weights of eight bits, as ``TorchAoConfig`` of diffusers makes them."""
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
+@pytest.mark.parametrize("layers", QUANTISERS)
+def test_quantised_layers(pipe, layers):
     own = copy.deepcopy(pipe)
     own.transformer.float()
-    quantize_(own.transformer, Int8WeightOnlyConfig())
+    before = fingerprint(own)
+    QUANTISERS[layers](own.transformer)
+    assert fingerprint(own) not in (before, fingerprint(pipe))
     recipe = Recipe("L1.H0 L2.H1", strength=0.6, scale=2.0)
     (embeds, pooled), _ = encoded(own, PROMPTS)
     run(pipe, PROMPTS, steps=2)  # leaves a schedule behind
