@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pagopt.cli.columns import compared, estimates
 from pagopt.experiment import run_study
 from pagopt.report.guards import notice, read_guards
 from pagopt.report.reading import objective_name, value_name
@@ -143,8 +144,10 @@ def show(results: Results, out: Path, drawn: str) -> None:
     raced = any(done.right is not None for done in results.rounds)
     if raced:
         rounds.add_column("truly among the best, expected")
-    for done in results.rounds:
-        cells = [_shown(done.score), *(_shown(done.score_parts[label]) for label in parts)]
+    scores = [estimates([done.score for done in results.rounds])]
+    scores += [estimates([done.score_parts[label] for done in results.rounds]) for label in parts]
+    for number, done in enumerate(results.rounds):
+        cells = [column[number] for column in scores]
         if results.limits:
             met = passing(results, done)
             cells.append("not known" if met is None else f"{len(met)} of {len(done.scores)}")
@@ -172,21 +175,14 @@ def show(results: Results, out: Path, drawn: str) -> None:
         table.add_column(label, justify="right")
     if results.held_out_limits:
         table.add_column("thresholds")
-    tests = {test.against: test for test in results.tests}
-    for method in results.methods:
-        cells = [
-            _shown(Estimate.of(method.objective)),
-            *(_shown(Estimate.of(method.rewards[label])) for label in labels),
-        ]
-        test = tests.get(method.name)
-        compared = (
-            (f"{test.difference:+.3f} ± {test.se:.3f}", f"{test.wins:.0%}", f"{test.p_value:.2g}")
-            if test
-            else ("",) * 3
-        )
+    columns = [estimates([Estimate.of(method.objective) for method in results.methods])]
+    columns += [estimates([Estimate.of(method.rewards[label]) for method in results.methods]) for label in labels]
+    columns += map(list, zip(*compared([method.name for method in results.methods], results.tests), strict=True))
+    for number, method in enumerate(results.methods):
         words = missed(results.held_out_limits, held_out_means(method))
         standing = ["missed" if words else "met"] if results.held_out_limits else []
-        table.add_row(method.name, *cells, *compared, *standing, style="bold" if method is found else None)
+        cells = [column[number] for column in columns]
+        table.add_row(method.name, *cells, *standing, style="bold" if method is found else None)
     console.print(table)
     console.print("p: paired t-test, one-sided: the found recipe is better than this method", style="dim")
     if results.combine != "sum":
@@ -207,7 +203,3 @@ def show(results: Results, out: Path, drawn: str) -> None:
         console.print(Text("looks: ", "bold") + Text(f"{seen.text}\n"), soft_wrap=True)
     for what, text in {**files, "drawn": drawn}.items():
         console.print(f"{what:8}{text}", highlight=False, soft_wrap=True)
-
-
-def _shown(estimate: Estimate) -> str:
-    return f"{estimate.mean:.3f} ± {estimate.se:.3f}"

@@ -6,7 +6,7 @@ import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pagopt.cli.columns import compared, estimates
 from pagopt.cli.search import UNUSED, parse, trainer_options
 from pagopt.results import Estimate
 from pagopt.study import Study
@@ -163,23 +164,23 @@ def _comparison(tuned: Tuned) -> Table:
         [*columns, *(["tuned - this", "wins", "p"] if single else ["gain over as it was"])]
     ):
         table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for method in tuned.methods:
-        cells = [_shown(method.method.objective), *(_shown(method.method.rewards[label]) for label in labels)]
-        cells.append(str(method.cost))
-        if single:
-            test = next((test for test in single if test.against == method.method.name), None)
-            words = (
-                (f"{test.difference:+.3f} ± {test.se:.3f}", f"{test.wins:.0%}", f"{test.p_value:.2g}")
-                if test
-                else ("",) * 3
-            )
-            cells += words
-        else:
-            tests = tuned.tests.get(method.method.name, [])
-            cells += [f"{test.difference:+.3f} ± {test.se:.3f}" for test in tests if test.against == "as it was"] or [
-                ""
-            ]
-        table.add_row(method.method.name, *cells, style="bold" if method.trial is not None else None)
+    methods = [method.method for method in tuned.methods]
+    names = [method.name for method in methods]
+    cells = [names, estimates([Estimate.of(method.objective) for method in methods])]
+    cells += [estimates([Estimate.of(method.rewards[label]) for method in methods]) for label in labels]
+    cells.append([str(method.cost) for method in tuned.methods])
+    if single:
+        cells += map(list, zip(*compared(names, single), strict=True))
+    else:
+        gains = [
+            replace(test, against=name)
+            for name in names
+            for test in tuned.tests.get(name, [])
+            if test.against == "as it was"
+        ]
+        cells.append([difference for difference, _, _ in compared(names, gains)])
+    for method, row in zip(tuned.methods, zip(*cells, strict=True), strict=True):
+        table.add_row(*row, style="bold" if method.trial is not None else None)
     return table
 
 
@@ -201,8 +202,3 @@ def _notices(tuned: Tuned) -> list[str]:
 
 def _parameters(row: TrialRow) -> str:
     return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.parameters.items())
-
-
-def _shown(values: tuple[float, ...]) -> str:
-    estimate = Estimate.of(values)
-    return f"{estimate.mean:.3f} ± {estimate.se:.3f}"
