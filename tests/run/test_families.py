@@ -1,0 +1,98 @@
+"""FLUX.2 and Qwen-Image from end to end, on tiny random models in folders, with text encoders of the real classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from pagopt.cli import main
+from pagopt.errors import ModelError
+from pagopt.guide import guided
+from pagopt.models import load_pipeline
+from pagopt.recipe import Recipe
+from pagopt.render import Job, Renderer, Task
+from tests.tiny_pipelines import MAKERS
+
+RECIPE = Recipe("L1.H0 L2.H1", strength=0.5, scale=3.0)
+SIZE = {"height": 16, "width": 16}
+# Of unequal length, so that a batch has padding; long, so that they have their say beside the template of the chat.
+TASKS = [Task("cat " * 40, 5), Task("a house in the snow, " * 20, 5)]
+
+
+@pytest.fixture(scope="module", params=list(MAKERS))
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / family
+    MAKERS[family]().save_pretrained(path, safe_serialization=True)
+    return path
+
+
+def stock(folder: Path) -> Any:
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def scales(family: str, cfg: float, distilled: float) -> dict[str, Any]:
+    """The guidance scales, as each pipeline calls them."""
+    if family == "qwen-image":
+        return {"true_cfg_scale": cfg, "negative_prompt": ""}
+    return {"guidance_scale": cfg if family == "flux2-klein" else distilled}
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_draws_what_the_stock_pipeline_draws_under_guidance(family: str, folder: Path, cfg: float) -> None:
+    """Prompts are encoded once, in a batch, and drawn in one; the stock pipeline is called for each picture."""
+    distilled = {"distilled_guidance": 2.5} if family == "flux2" else {}
+    renderer = Renderer(load_pipeline(str(folder)), steps=3, **distilled, **SIZE)
+    jobs = [Job(recipe.replace(cfg=cfg), task) for task in TASKS for recipe in (Recipe(), RECIPE)]
+    if family == "flux2" and cfg > 1:
+        with pytest.raises(ModelError, match="does no classifier-free guidance"):
+            renderer.render(jobs)
+        return
+    images = [np.asarray(image, dtype=int) for image in renderer.render(jobs)]
+    pipe = stock(folder)
+    for job, image in zip(jobs, images, strict=True):
+        with guided(pipe, job.recipe):
+            (want,) = pipe(
+                prompt=job.task.prompt,
+                num_inference_steps=3,
+                generator=torch.Generator().manual_seed(job.task.seed),
+                **scales(family, cfg, 2.5),
+                **SIZE,
+            ).images
+        assert np.abs(image - np.asarray(want, dtype=int)).max() <= 1
+    first, second = np.abs(images[0] - images[1]).max(), np.abs(images[0] - images[2]).max()
+    assert min(first, second) > 2, "neither the recipe nor the prompt did anything"
+
+
+def test_a_search_and_its_recipe_in_a_plain_diffusers_script(family: str, folder: Path, tmp_path: Path) -> None:
+    out, study = tmp_path / "run", tmp_path / "tiny.yaml"
+    study.write_text(
+        f"""model: {folder}
+prompts: [cat, house]
+held_out_prompts: [dog, tree]
+reward: colorfulness
+heads: L1-2.H*
+rounds: 1
+heads_per_round: 1
+steps: 2
+height: 16
+width: 16
+cfg_scales: {[] if family == "flux2" else [2.0]}
+"""
+    )
+    assert main(["search", str(study), "--out", str(out), "--trainer.accelerator", "cpu"]) == 0
+    pipe = stock(folder)
+    with guided(pipe, Recipe.load(out / "recipe.json")) as guidance:
+        pipe(prompt="dog", num_inference_steps=2, **scales(family, 1.0, 4.0), **SIZE)
+    assert guidance.steps == 2
