@@ -218,6 +218,14 @@ class Ledger:
         return bounds, len({*range(*bounds)} - asked | beyond)
 
     def _draw(self, trial: optuna.Trial, bounds: list[int]) -> Asked | None:
+        """What the trial is; none if it cannot be drawn, or if another worker took it up as well, and finished it."""
+        try:
+            return self._sign(trial, bounds)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._forget(trial.number)
+            return None
+
+    def _sign(self, trial: optuna.Trial, bounds: list[int]) -> Asked | None:
         self._running[trial.number] = trial
         trial.set_user_attr(WORKER, self.worker)
         trial.set_user_attr(BATCH, bounds)

@@ -200,10 +200,12 @@ def test_it_knows_a_style_that_the_embedded_model_draws(tmp_path: Path) -> None:
         pytest.skip(Reference.missing())
     pipeline = load_pipeline("emoji")
     pipeline.set_progress_bar_config(disable=True)
-    shown, asked = ["red apple", "rocket", "house", "cat face"], ["sunflower", "bus", "tulip"]
+    shown = ["red apple", "rocket", "house", "cat face"]
+    asked = ["sunflower", "bus", "tulip", "key", "dog face", "umbrella", "strawberry", "guitar"]
     prompts = [f"ink, {name}" for name in shown] + [f"{style}, {name}" for style in ("ink", "flat") for name in asked]
     draws = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
-    drawn = pipeline(prompts, num_inference_steps=6, guidance_scale=2.0, generator=draws).images
+    drawn = pipeline(prompts, num_inference_steps=12, guidance_scale=2.0, generator=draws).images
     scores = load_reward("reference", examples=save(drawn[:4], tmp_path / "ink"))(drawn[4:], prompts[4:])
-    assert scores[:3].min() > scores[3:].max()
-    assert scores[3:].max() < -1
+    ink, flat = scores.view(2, len(asked))
+    assert (ink[:, None] > flat).float().mean() >= 0.95
+    assert flat.mean() < -1 < ink.mean()

@@ -146,6 +146,26 @@ def test_one_too_many_is_given_back(tmp_path: Path) -> None:
     assert len(real()) == 4
 
 
+def test_another_worker_is_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two may take up the same trial of a dead one, and one finish it before the other has drawn its parameters."""
+    address = str(tmp_path / "study.journal")
+    slow, fast = ledger(address), ledger(address)
+    draw, raced = Space.draw, []
+
+    def late(self: Space, suggest: Any) -> Any:
+        if not raced:
+            drawn = fast.study.get_trials(states=(TrialState.RUNNING,))
+            raced.append(number := drawn[0].number)
+            fast.study.tell(number, 5.0)
+        return draw(self, suggest)
+
+    monkeypatch.setattr(Space, "draw", late)
+    asked = [one.number for one in slow.ask()]
+    assert len(asked) == 3
+    assert raced[0] not in asked
+    assert [row.values for row in slow.rows() if row.number == raced[0]] == [(5.0,)], "and it stays as it was told"
+
+
 def test_a_worker_knows_who_lives() -> None:
     assert is_alive(worker())
     host, process, _ = worker().rsplit(" ", 2)
