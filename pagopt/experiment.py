@@ -207,8 +207,7 @@ class Run:
         return found
 
     def _on_round(self, done: Round) -> None:
-        if done.number < self.study.rounds:
-            self.progress.label(f"round {done.number + 1}")
+        self.progress.label(f"round {done.number + 1}")
 
     def _agree(self, value: Any) -> Any:
         """The first process's value, since clocks differ."""
