@@ -90,6 +90,9 @@ step scaling-512 40 scaling "${medium[@]}" --batch 4 --steps 4 --rounds 3 --seco
 step recompilations-512 60 recompilations "${medium[@]}" --batch 4 --steps 2
 both candidates-1024 115 candidates "${sd3[@]}" --size "$large" --candidates 16 --batch 8 --steps 14 --subset 2 \
     --rounds 2 --seconds 10
+forms=("bfloat16" "bfloat16, int8" "bfloat16, float8")
+[ -n "${QUICK:-}" ] || forms+=("bfloat16, float8_dynamic")
+step weights 60 weights --model emoji --steps 12 --rounds 2 --seconds 10 --forms "${forms[@]}"
 
 printf '%s\n' "## Summary, after $SECONDS s" "" "${summary[@]/#/- }" | tee -a "$out/benchmarks.md"
 exit "$failed"

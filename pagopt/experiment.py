@@ -8,7 +8,7 @@ goes on where it stopped, or returns at once when it is finished.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 import pagopt
 from pagopt.combine import Ranking
 from pagopt.errors import StudyError
-from pagopt.evaluate import Evaluator, Progress, make_trainer, together
+from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, together
 from pagopt.files import write_text
 from pagopt.folder import Folder
 from pagopt.heads import HeadMap
 from pagopt.looks import looks_table
-from pagopt.models import family_of, load_pipeline
+from pagopt.models import Weights, family_of, load_pipeline
 from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Renderer, Task
 from pagopt.report import guards, write_report, write_sheet
@@ -56,6 +56,7 @@ def run_study(
     batch_size: int = 16,
     trainer: dict[str, Any] | None = None,
     store: Path | None = None,
+    offload: str | None = None,
 ) -> Results:
     """Run a study, or go on with it, or return what it found.
 
@@ -66,6 +67,7 @@ def run_study(
         batch_size: Images in one batch, on each process.
         trainer: Options of Lightning's ``Trainer``.
         store: Folder for images and scores, which several searches may share at once; by default ``out / "store"``.
+        offload: Keep networks off the GPU while they are not needed: "model" or "sequential".
 
     Returns:
         The results, which also lie in the folder.
@@ -78,7 +80,7 @@ def run_study(
     finished = folder.results()
     if finished is not None:
         return finished
-    run = Run(study, name, folder, batch_size, options, store=store)
+    run = Run(study, name, folder, batch_size, options, store=store, offload=offload)
     try:
         return run()
     finally:
@@ -91,7 +93,10 @@ def configuration(study: Study, name: str, options: dict[str, Any]) -> dict[str,
 
 
 class Run:
-    """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar."""
+    """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar.
+
+    ``check`` looks at the model before the folder is touched, and may refuse it.
+    """
 
     def __init__(
         self,
@@ -102,6 +107,8 @@ class Run:
         options: dict[str, Any],
         quiet: bool = False,
         store: Path | None = None,
+        offload: str | None = None,
+        check: Callable[[Run], None] = lambda run: None,
     ) -> None:
         self.study = study
         self.name = name
@@ -111,11 +118,15 @@ class Run:
         self.tasks: list[Task] = study.tasks()
         self.searcher = study.searcher()
         self.budget = Budget() if study.budget is None else Budget.parse(study.budget)
-        pipe = load_pipeline(study.model)
+        dtype, options = at_load(study.dtype, options)
+        self.weights = Weights(dtype or "float32", study.quantize)
+        pipe = load_pipeline(study.model, self.weights.dtype, study.quantize)
         self.head_map: HeadMap = family_of(pipe).head_map(pipe.transformer)
         self.pool = self.head_map.select(study.heads)
         self.layers = sorted({head.block for head in self.pool})
-        self.renderer = Renderer(pipe, study.steps, study.height, study.width, study.distilled_guidance, study.compile)
+        settings = (study.steps, study.height, study.width, study.distilled_guidance, study.compile, offload)
+        self.renderer = Renderer(pipe, *settings)
+        check(self)
         self.trainer = make_trainer(**options)
         if self.trainer.is_global_zero:
             folder.claim()
@@ -184,10 +195,7 @@ class Run:
     @cache  # noqa: B019 - a run lives as long as its command
     def _cheaper(self, steps: int) -> Evaluator:
         """The evaluator for images with fewer steps."""
-        study, size = self.study, self.evaluator.batch_size
-        renderer = Renderer(
-            self.renderer.pipe, steps, study.height, study.width, study.distilled_guidance, study.compile
-        )
+        renderer, size = self.renderer.at_steps(steps), self.evaluator.batch_size
         return Evaluator(renderer, self.objective.rewards, self.store, self.trainer, size, self.progress)
 
     def _search(self, start: float) -> tuple[Recipe, list[Round]]:
@@ -256,6 +264,7 @@ class Run:
             limits=self.objective.limits(self.baseline),
             # The first method is no guidance.
             held_out_limits=self.objective.limits(self.baseline, {label: table[0] for label, table in tables.items()}),
+            weights=self.weights.to_dict(),
         )
 
     def _write(self, results: Results) -> None:

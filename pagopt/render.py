@@ -7,23 +7,33 @@ image that ``pipe(prompt, generator=torch.Generator().manual_seed(seed))`` gives
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import diffusers
+import numpy as np
 import torch
 import transformers
 from PIL import Image
 
 from pagopt.compiled import compile_blocks
-from pagopt.errors import StudyError
+from pagopt.errors import ModelError, StudyError, UnknownName
 from pagopt.guide import guided
 from pagopt.models import family_of, fingerprint
 from pagopt.recipe import Recipe
 
-__all__ = ["Job", "Renderer", "Task"]
+__all__ = ["OFFLOADS", "Job", "Renderer", "Task", "check_offload"]
+
+OFFLOADS = ("model", "sequential")
+"""What stays on the CPU while it is not needed: whole networks, or single layers (slow, and needs the least memory)."""
+
+# Pixels of an image from which on a batch is decoded picture by picture: one keeps a GPU busy, and all at once need
+# gigabytes.
+_LARGE = 512 * 512
 
 # Embeddings of as many prompts are kept; at SD3's size one takes 1.4 MB in half precision.
 _PROMPTS_KEPT = 512
@@ -57,6 +67,7 @@ class Renderer:
         distilled_guidance: The ``guidance_scale`` that a distilled model such as FLUX.1-dev takes as an input;
             ``None`` takes the pipeline's default. Not classifier-free guidance, which a recipe sets by ``cfg``.
         compile: Compile the transformer's blocks, see :func:`pagopt.compiled.compile_blocks`.
+        offload: Where GPU memory is short, one of :data:`OFFLOADS`, see :meth:`place`; ``None`` keeps all on the GPU.
 
     Raises:
         StudyError: If ``steps`` or a size makes no sense for this pipeline, or it is not distilled.
@@ -70,14 +81,13 @@ class Renderer:
         width: int | None = None,
         distilled_guidance: float | None = None,
         compile: bool = False,
+        offload: str | None = None,
     ) -> None:
         default = pipe.default_sample_size * pipe.vae_scale_factor
         self.pipe = pipe
-        self.steps = steps
+        self.steps = _positive(steps)
         self.height = default if height is None else height
         self.width = default if width is None else width
-        if steps < 1:
-            raise StudyError(f"steps must be at least 1, not {steps}")
         self._family = family_of(pipe)
         multiple = self._family.pixels(pipe)
         for name, size in (("height", self.height), ("width", self.width)):
@@ -93,9 +103,20 @@ class Renderer:
         self._encoded: dict[str, dict[str, torch.Tensor]] = {}
         self._kind: tuple[torch.device, torch.dtype] | None = None
         pipe.set_progress_bar_config(disable=True)
-        self.compile = compile
+        if self.height * self.width >= _LARGE and hasattr(getattr(pipe, "vae", None), "enable_slicing"):
+            pipe.vae.enable_slicing()
+        self.offload = offload
+        self._placed = False
         if compile:
+            if offload == "sequential":
+                raise StudyError("blocks that are offloaded layer by layer cannot be compiled: take offload: model")
             compile_blocks(pipe)
+
+    def at_steps(self, steps: int) -> Renderer:
+        """The same with another number of inference steps; it shares the pipeline, and what is known of it."""
+        other = copy.copy(self)
+        other.steps = _positive(steps)
+        return other
 
     @property
     def fingerprint(self) -> str:
@@ -109,6 +130,18 @@ class Renderer:
         parts = self.pipe.components.items()
         return {name: part for name, part in parts if isinstance(part, torch.nn.Module)}
 
+    def place(self, device: torch.device) -> None:
+        """Bring the networks to a device, or with ``offload`` have diffusers do so whenever one is needed."""
+        if self.offload is None:
+            self.pipe.to(device)
+        elif not self._placed:
+            self.fingerprint  # noqa: B018 - cannot be read afterwards
+            if self.offload == "model":
+                self.pipe.enable_model_cpu_offload(device=device)
+            else:
+                self.pipe.enable_sequential_cpu_offload(device=device)
+            self._placed = True
+
     def describe(self) -> dict[str, Any]:
         """Everything that changes an image, except recipe, prompt and seed (JSON).
 
@@ -121,7 +154,7 @@ class Renderer:
             "steps": self.steps,
             "height": self.height,
             "width": self.width,
-            "dtype": str(self.pipe.transformer.dtype).removeprefix("torch."),
+            "dtype": _name(self.pipe.transformer.dtype),
             "scheduler": scheduler_name(self.pipe.scheduler),
             "pagopt": _DRAWING,
             "diffusers": major_version(diffusers.__version__),
@@ -146,6 +179,7 @@ class Renderer:
 
         Raises:
             GuidanceError: If a recipe cannot be applied to this model, or would do nothing.
+            ModelError: If a picture has values that are no numbers.
         """
         images: dict[int, Image.Image] = {}
         scales = sorted({job.recipe.cfg or 1.0 for job in jobs})
@@ -163,7 +197,8 @@ class Renderer:
             arguments |= {f"negative_{name}": rows for name, rows in nothing.items()}
         if self.distilled_guidance is not None:
             arguments["guidance_scale"] = self.distilled_guidance
-        with guided(self.pipe, [job.recipe for job in jobs]):
+        # Where the values that are to become a picture are no numbers, NumPy would warn and make them black.
+        with guided(self.pipe, [job.recipe for job in jobs]), self._numbers():
             output = self.pipe(
                 **arguments,
                 **self._family.cfg_arguments(self.pipe, cfg),
@@ -175,15 +210,53 @@ class Renderer:
             )
         return [image.convert("RGB") for image in output.images]
 
+    @contextmanager
+    def _numbers(self) -> Iterator[None]:
+        try:
+            with np.errstate(invalid="raise"):
+                yield
+        except FloatingPointError as error:
+            dtype = _name(self.pipe.transformer.dtype)
+            other = "bfloat16 has float32's range" if dtype == "float16" else "try float32"
+            raise ModelError(
+                f"the model drew a picture of values that are no numbers (NaN) in {dtype}; another dtype may do "
+                f"({other}), or a lower scale"
+            ) from error
+
     def _encode(self, prompts: Iterable[str]) -> None:
         """Encode what is not encoded yet, in one batch."""
-        kind = (self.pipe.transformer.device, self.pipe.transformer.dtype)
+        kind = (self.pipe._execution_device, self.pipe.transformer.dtype)
         if kind != self._kind or len(self._encoded) > _PROMPTS_KEPT:
             self._encoded.clear()
             self._kind = kind
         new = sorted(set(prompts) - self._encoded.keys())
         if new:
             self._encoded.update(zip(new, self._family.encode(self.pipe, new), strict=True))
+
+
+def check_offload(offload: str | None, device: torch.device) -> None:
+    """Make sure that there is something to be gained.
+
+    Raises:
+        UnknownName: If there is no such way.
+        StudyError: On the CPU.
+    """
+    if offload is None:
+        return
+    if offload not in OFFLOADS:
+        raise UnknownName("way to offload", offload, OFFLOADS)
+    if device.type == "cpu":
+        raise StudyError("offload keeps networks off the GPU while it does not need them, and this runs on the CPU")
+
+
+def _positive(steps: int) -> int:
+    if steps < 1:
+        raise StudyError(f"steps must be at least 1, not {steps}")
+    return steps
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def scheduler_name(scheduler: Any) -> str:

@@ -132,7 +132,8 @@ class Results:
 
     ``combine`` says how several rewards were combined (:mod:`pagopt.combine`). ``limits`` are the thresholds, if any,
     for means over the search tasks, ``held_out_limits`` for means over the held-out tasks: they differ where a
-    threshold is measured against the unguided images of the same tasks.
+    threshold is measured against the unguided images of the same tasks. ``weights`` says how the model's were held,
+    where it is not plain float32 (:class:`pagopt.models.Weights`).
     """
 
     study: str
@@ -154,6 +155,7 @@ class Results:
     combine: str = "sum"
     limits: list[Limit] = field(default_factory=list)
     held_out_limits: list[Limit] = field(default_factory=list)
+    weights: dict[str, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pagopt.combine import combination
 from pagopt.errors import StudyError, UnknownName
+from pagopt.models import Weights
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms
@@ -60,6 +61,9 @@ class Study:
         width: Pixels; default: as the model likes it.
         distilled_guidance: The guidance scale that a distilled model such as FLUX.1-dev takes as an input.
         compile: Compile the model's blocks: a slow start, then faster; the images stay the same up to rounding.
+        dtype: Number format of the weights: float32, bfloat16, float16; default: as trainer.precision says, or float32.
+        quantize: Hold the linear layers of the transformer and of large text encoders in eight bits: int8, float8, or
+            float8_dynamic, which computes in them, too (needs torchao: `pip install 'pagopt[quantize]'`).
         cfg_scales: The CFG scales to compare with; the best on the search's own tasks is taken. Empty for none.
         compare_layers: Compare with the best single layer, too (all heads of one layer, as in PAG).
     """
@@ -91,6 +95,8 @@ class Study:
     width: int | None = None
     distilled_guidance: float | None = None
     compile: bool = False
+    dtype: str | None = None
+    quantize: str | None = None
     cfg_scales: list[float] = field(default_factory=lambda: [1.5, 2.0, 3.0])
     compare_layers: bool = True
 
@@ -118,6 +124,7 @@ class Study:
         if seen:
             raise StudyError(f"held-out tasks must be new to the search, but it sees {sorted(seen)[0]}")
         self.searcher()
+        Weights(self.dtype or "float32", self.quantize)
         if self.search in {"racing", "refinement"} and len(self.specs) > 1 and not combination(self.combine).additive:
             raise StudyError(
                 f"{self.search} compares recipes picture by picture, and combine: {self.combine} ranks them by the "
@@ -193,7 +200,8 @@ class Study:
             if not isinstance(getattr(self, name), str):
                 data[name] = [term.to_dict() for term in getattr(self, name)]
         # What version 0.1.0 did not know is left out at its default: its folders belong to the same study.
-        for name, default in (("combine", "sum"), ("search", "exhaustive"), ("search_options", {}), ("budget", None)):
+        defaults = {"combine": "sum", "search": "exhaustive", "search_options": {}}
+        for name, default in {**defaults, **dict.fromkeys(("budget", "dtype", "quantize"))}.items():
             if data[name] == default:
                 del data[name]
         return data

@@ -47,6 +47,7 @@ def evidence(results: Results) -> dict[str, Any]:
 
     return {
         "steps": results.steps,
+        **results.weights,
         **({"combine": results.combine} if results.combine != "sum" else {}),
         "search_tasks": [list(task) for task in results.search_tasks],
         "held_out_tasks": [list(task) for task in results.held_out_tasks],

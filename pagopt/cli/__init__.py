@@ -66,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Read by the libraries while they are imported; whoever sets them means it. Loading bars show after two seconds.
     for name, value in {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "TQDM_DELAY": "2"}.items():
         os.environ.setdefault(name, value)
+    for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # kernels that they look for and do not need
+        logging.getLogger(name).setLevel(logging.ERROR)
     main_thread = threading.current_thread() is threading.main_thread()  # no other may
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pagopt.cli.search import UNUSED, trainer_options
+from pagopt.cli.search import UNUSED, add_offload, trainer_options
 from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, read_prompts, run_comparison
 from pagopt.comparison.folder import FILES
 from pagopt.comparison.tables import differences_rows, distances_rows, gaps_rows, legend, methods_rows, title
@@ -80,9 +80,12 @@ def parser() -> ArgumentParser:
     add("--width", type=int | None, help="Pixels. Default: as the model likes it.")
     add("--distilled_guidance", type=float | None, help="Guidance scale of a distilled model (FLUX).")
     add("--compile", type=bool, default=False, help="Compile the model's blocks: a slow start, then faster.")
+    add("--dtype", type=str | None, help="Number format of the weights. Default: as the recipes were found.")
+    add("--quantize", type=str | None, help="int8, float8, float8_dynamic or none. Default: as the recipes were found.")
     add("--allow_seen", action="store_true", help="Go on although a search used some prompts or seeds.")
     add("--allow_other_model", action="store_true", help="Go on although the recipes were found on other weights.")
     add("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
+    add_offload(command)
     command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
     return command
 
@@ -95,7 +98,7 @@ def main(words: list[str]) -> None:
     if len(features) != 1:
         raise RewardError(f"--features takes one reward, and {options.features} holds {len(features)}")
     same = ("seeds", "first_seed", "cfg_scales", "compare_layers", "best_of", "model", "steps", "height", "width")
-    more = ("distilled_guidance", "compile", "reference", "allow_seen", "allow_other_model")
+    more = ("distilled_guidance", "compile", "dtype", "quantize", "reference", "allow_seen", "allow_other_model")
     comparison = Comparison(
         entrants,
         read_prompts(options.prompts),
@@ -108,7 +111,8 @@ def main(words: list[str]) -> None:
     out = options.out or Path("runs") / f"evaluate-{names[:80]}"
     if options.store is not None and options.store.exists() and not options.store.is_dir():
         raise StudyError(f"--store takes a folder, and {options.store} is a file")
-    outcome = run_comparison(comparison, out, options.store, options.batch_size, trainer_options(options.trainer))
+    trainer = trainer_options(options.trainer)
+    outcome = run_comparison(comparison, out, options.store, options.batch_size, trainer, options.offload)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         show(outcome, out)
 

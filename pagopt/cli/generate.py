@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from pagopt.cli.search import add_offload
 from pagopt.errors import StudyError
 from pagopt.files import write_png
-from pagopt.models import load_pipeline
+from pagopt.models import Weights, load_pipeline
 from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
-from pagopt.render import Job, Renderer, Task
+from pagopt.render import Job, Renderer, Task, check_offload
 from pagopt.report import draw_sheet
+from pagopt.reward.hardware import usable_device
 
 __all__ = ["main", "parser"]
 
@@ -44,6 +45,10 @@ def parser() -> ArgumentParser:
     command.add_argument("--cfg", type=float | None, help="Another classifier-free guidance scale g; 1 is off.")
     command.add_argument("--distilled_guidance", type=float | None, help="Guidance scale of a distilled model (FLUX).")
     command.add_argument("--device", type=str | None, help="Such as cuda or cpu. Default: cuda where there is one.")
+    found = "Default: as the recipe was found."
+    command.add_argument("--dtype", type=str | None, help=f"float32, bfloat16 or float16. {found}")
+    command.add_argument("--quantize", type=str | None, help=f"int8, float8, float8_dynamic or none. {found}")
+    add_offload(command)
     return command
 
 
@@ -57,12 +62,23 @@ def main(words: list[str]) -> None:
     recipe, provenance = load_recipe(options.recipe) if options.recipe else (Recipe(), None)
     given = {name: getattr(options, name) for name in ("strength", "scale", "cfg")}
     recipe = recipe.replace(**{name: value for name, value in given.items() if value is not None})
-    pipe = load_pipeline(options.model or (provenance.model if provenance else "emoji"))
-    pipe.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = usable_device(options.device)
+    except ValueError as error:
+        raise StudyError(f"--device: {error}") from error
+    check_offload(options.offload, device)
+    held = weights(options.dtype, options.quantize, provenance)
+    pipe = load_pipeline(options.model or (provenance.model if provenance else "emoji"), held.dtype, held.quantize)
     renderer = Renderer(
-        pipe, steps(options.steps, provenance), options.height, options.width, options.distilled_guidance
+        pipe,
+        steps(options.steps, provenance),
+        options.height,
+        options.width,
+        options.distilled_guidance,
+        offload=options.offload,
     )
     warn_if_other_model(renderer, provenance)
+    renderer.place(device)
     task = Task(options.prompt, options.seed)
     unguided = PLAIN
     recipes = [unguided, recipe] if options.compare else [recipe]
@@ -84,8 +100,14 @@ def steps(given: int | None, provenance: Provenance | None) -> int:
     return int(provenance.evidence.get("steps", 28)) if provenance else 28
 
 
+def weights(dtype: str | None, quantize: str | None, provenance: Provenance | None) -> Weights:
+    """How to hold the model's weights: as asked for, or as the recipe was found, or plain."""
+    found = Weights.of(provenance)
+    return Weights(dtype or found.dtype, None if quantize == "none" else quantize or found.quantize)
+
+
 def warn_if_other_model(renderer: Renderer, provenance: Provenance | None) -> None:
     """Say so when the recipe was found on other weights, where its heads may mean something else."""
     if provenance is not None and renderer.fingerprint != provenance.fingerprint:
-        note = f"the recipe was found on other weights or in another precision than these ({provenance.model})"
+        note = f"the recipe was found on other weights, or in another dtype, than these ({provenance.model})"
         Console(stderr=True).print(f"[yellow]note:[/] {note}; its heads may do other things here", highlight=False)

@@ -28,6 +28,9 @@ examples:
 
 KINDS = ("search", "tune")
 CLIP = "openai/clip-vit-large-patch14"
+DTYPE = (
+    "# Of the weights. Where memory is short: `quantize: int8`, and --offload model; docs/models.md.\ndtype: bfloat16\n"
+)
 
 EMOJI = (
     " [red apple, cat face, rocket, house, sunflower, guitar]",
@@ -49,7 +52,7 @@ reward:{reward}
 # watch: [{{name: sharpness}}]
 
 model: {model}
-# What to draw. Prompt number i has seed i, for every candidate the same. More prompts make the choice surer.
+{dtype}# What to draw. Prompt number i has seed i, for every candidate the same. More prompts make the choice surer.
 prompts:{prompts}
 # Only for the comparison at the end. Twenty and more show differences that are not large.
 held_out_prompts:{held_out}
@@ -173,6 +176,7 @@ def template(path: Path, kind: str = "search", model: str = "emoji", reward: str
         "style": f'# Put before every prompt, as "style, content".\nstyle: {"flat" if emoji else "line art"}',
         "reward": _reward(reward, emoji),
         "model": _plain(model),
+        "dtype": "" if emoji else DTYPE,
         "prompts": prompts,
         "held_out": held_out,
         "rounds": 2 if emoji else 5,

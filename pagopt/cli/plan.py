@@ -17,12 +17,13 @@ from rich.table import Table
 
 from pagopt.cli import search, tune
 from pagopt.errors import StudyError, UnknownName
-from pagopt.evaluate import make_trainer
+from pagopt.evaluate import at_load, make_trainer
 from pagopt.experiment import Run, configuration
 from pagopt.folder import Folder
+from pagopt.models import Weights
 from pagopt.models.outline import has_weights
 from pagopt.plan import GPUS, SHARE, Plan, make_plan, outline_plan
-from pagopt.study import available_studies, find_study
+from pagopt.study import Study, available_studies, find_study
 from pagopt.tuning import Tuning, available_tunings
 from pagopt.tuning.plan import finished_trials, make_tuning_plan, outline_tuning_plan
 from pagopt.tuning.run import TuningRun, opened
@@ -68,6 +69,7 @@ class Shown:
         gpu: The GPU to estimate for.
         model: Whose weights they are.
         here: Whether they are on this machine.
+        held: In what form they are held.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Shown:
     gpu: str
     model: str
     here: bool
+    held: Weights
 
 
 def main(words: list[str]) -> None:
@@ -95,15 +98,17 @@ def main(words: list[str]) -> None:
             return
         here = has_weights(asked.study.model)
         if here:
-            run = Run(asked.study, asked.name, folder, asked.batch_size, asked.trainer, quiet=True, store=asked.store)
+            size, trainer, store = asked.batch_size, asked.trainer, asked.store
+            run = Run(asked.study, asked.name, folder, size, trainer, True, store, asked.offload)
             try:
                 plan = make_plan(run)
             finally:
                 run.close()
         else:
-            plan = outline_plan(asked.study, make_trainer(**asked.trainer).world_size)
-    store = str(asked.store or f"of {asked.out}")
-    show(plan, Shown(asked.name, store, asked.batch_size, gpu, asked.study.model, here))
+            plan = outline_plan(asked.study, *outlined(asked.study, asked.trainer))
+    shown_store = str(asked.store or f"of {asked.out}")
+    held, _ = outlined(asked.study, asked.trainer)
+    show(plan, Shown(asked.name, shown_store, asked.batch_size, gpu, asked.study.model, here, held))
 
 
 def plan_tuning(asked: tune.Request, gpu: str) -> None:
@@ -118,15 +123,23 @@ def plan_tuning(asked: tune.Request, gpu: str) -> None:
                 return
             done = finished_trials(options["storage"], out, options["study_name"] or asked.name)
             size, trainer, store = options["batch_size"], options["trainer"], options["store"]
-            run = TuningRun(tuning, asked.name, folder, start, space, size, trainer, store, quiet=True)
+            where = (size, trainer, store, True, options["offload"])
+            run = TuningRun(tuning, asked.name, folder, start, space, *where)
             try:
                 plan = make_tuning_plan(run, min(done, tuning.trials))
             finally:
                 run.close()
         else:
-            plan = outline_tuning_plan(tuning, make_trainer(**options["trainer"]).world_size)
+            plan = outline_tuning_plan(tuning, *outlined(tuning.study, options["trainer"]))
     store_name = str(options["store"] or f"of {asked.out}")
-    show(plan, Shown(asked.name, store_name, options["batch_size"], gpu, tuning.study.model, here))
+    held, _ = outlined(tuning.study, options["trainer"])
+    show(plan, Shown(asked.name, store_name, options["batch_size"], gpu, tuning.study.model, here, held))
+
+
+def outlined(study: Study, options: dict[str, Any]) -> tuple[Weights, int]:
+    """How the model's weights are held, and on how many processes it runs."""
+    dtype, rest = at_load(study.dtype, options)
+    return Weights(dtype or "float32", study.quantize), make_trainer(**rest).world_size
 
 
 def find(name: str) -> Path:
@@ -219,13 +232,14 @@ def lines(plan: Plan, shown: Shown, at_most: str) -> dict[str, str]:
         found[shown.gpu] = f"{at_most}{duration(on_gpu)} {busy}"
         if not shown.here:
             found[shown.gpu] += "; text encoders and rewards come on top"
-    found["memory"] = memory(plan) if shown.here else f"{memory(plan)} of transformer and decoder, in half precision"
+    found["memory"] = memory(plan, shown)
     return found
 
 
-def memory(plan: Plan) -> str:
-    """Weights, and what the batches took where that can be told."""
-    weights = f"{plan.weights / 2**30:.2g} GiB of weights"
+def memory(plan: Plan, shown: Shown) -> str:
+    """Weights, in which form, and what the batches took where that can be told."""
+    what = "" if shown.here else " of transformer and decoder"
+    weights = f"{plan.weights / 2**30:.2g} GiB of weights{what} ({shown.held})"
     return weights if plan.peak is None else f"{weights}, {plan.peak / 2**30:.2g} GiB at the peak of the trial batches"
 
 

@@ -23,7 +23,7 @@ from pagopt.results import Estimate, Results
 from pagopt.study import Study, available_studies, find_study
 from pagopt.summary import held_out_means, missed, passing, thresholds
 
-__all__ = ["UNUSED", "Request", "main", "parse", "parser", "requested", "trainer_options"]
+__all__ = ["UNUSED", "Request", "add_offload", "main", "parse", "parser", "requested", "trainer_options"]
 
 DESCRIPTION = """Find the attention heads that serve an objective (HeadHunter, arXiv 2506.10978).
 
@@ -61,9 +61,20 @@ def parser() -> ArgumentParser:
         "--store", type=Path | None, help="Folder of images and scores, shared with other runs. Default: OUT/store."
     )
     command.add_argument("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
+    add_offload(command)
     command.add_class_arguments(Study, None)
     command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
     return command
+
+
+def add_offload(command: ArgumentParser) -> None:
+    """``--offload``, the same for all commands that draw."""
+    command.add_argument(
+        "--offload",
+        type=str | None,
+        help="Where GPU memory is short, keep on the CPU what is not needed: whole networks (model), or single layers "
+        "(sequential; slow).",
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,7 @@ class Request:
         batch_size: Images in one batch.
         trainer: Options of Lightning's ``Trainer``.
         store: Folder of images and scores; ``None`` for the run's own.
+        offload: What to keep off the GPU.
     """
 
     name: str
@@ -85,6 +97,7 @@ class Request:
     batch_size: int
     trainer: dict[str, Any]
     store: Path | None = None
+    offload: str | None = None
 
 
 def parse(words: list[str], command: ArgumentParser, find: Callable[[str], Path]) -> tuple[str, Any, Any]:
@@ -112,14 +125,16 @@ def requested(name: str, options: Any, made: Any) -> Request:
     """What :func:`parse` found, as a request."""
     study = Study(**{key: getattr(made, key) for key in Study.__dataclass_fields__})
     out = options.out or Path("runs") / name
-    return Request(name, study, out, options.batch_size, trainer_options(options.trainer), options.store)
+    return Request(
+        name, study, out, options.batch_size, trainer_options(options.trainer), options.store, options.offload
+    )
 
 
 def main(words: list[str]) -> None:
     """Run the study that ``words`` name, and print a table."""
     asked = requested(*parse(words, parser(), find_study))
     before = (asked.out / "results.json").stat().st_mtime_ns if (asked.out / "results.json").exists() else None
-    results = run_study(asked.study, asked.name, asked.out, asked.batch_size, asked.trainer, asked.store)
+    results = run_study(asked.study, asked.name, asked.out, asked.batch_size, asked.trainer, asked.store, asked.offload)
     finished = before == (asked.out / "results.json").stat().st_mtime_ns
     drawn = f"{results.images_generated} new images in {results.seconds:.0f} s"
     if os.environ.get("LOCAL_RANK", "0") == "0":

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.columns import compared, estimates
-from pagopt.cli.search import UNUSED, parse, trainer_options
+from pagopt.cli.search import UNUSED, add_offload, parse, trainer_options
 from pagopt.results import Estimate
 from pagopt.study import Study
 from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning, tune
@@ -63,6 +63,7 @@ def parser() -> ArgumentParser:
         help="Folder of trials' pictures, for optuna-dashboard. Default: OUT/artifacts.",
     )
     add("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
+    add_offload(command)
     command.add_class_arguments(Tuning, None, skip={"study"})
     command.add_class_arguments(Study, None)
     command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
@@ -95,7 +96,8 @@ def requested(name: str, options: Any, made: Any) -> Request:
     """What :func:`pagopt.cli.search.parse` found, as a request."""
     study = Study(**{key: getattr(made, key) for key in Study.__dataclass_fields__})
     fields = {key: getattr(made, key) for key in Tuning.__dataclass_fields__ if key != "study"}
-    further = {key: getattr(options, key) for key in ("batch_size", "store", "storage", "study_name", "artifacts")}
+    names = ("batch_size", "store", "storage", "study_name", "artifacts", "offload")
+    further = {key: getattr(options, key) for key in names}
     out = options.out or Path("runs") / f"tune-{name}"
     return Request(name, Tuning(study, **fields), out, {**further, "trainer": trainer_options(options.trainer)})
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pagopt.comparison.entrants import Entrant
 from pagopt.errors import StudyError
+from pagopt.models import Weights
 from pagopt.recipe import Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms
@@ -18,6 +19,7 @@ __all__ = ["CFG_SCALES", "Comparison", "read_prompts"]
 Value = TypeVar("Value", int, str)
 
 CFG_SCALES = (1.5, 2.0, 3.0, 4.0, 6.0)
+NONE = "none"
 STRIDE = 100_000
 """Between the first and the second seed of a prompt."""
 FURTHER = 10**9
@@ -47,6 +49,8 @@ class Comparison:
         width: Pixels; ``None`` as the model likes it.
         distilled_guidance: As in a study.
         compile: As in a study.
+        dtype: As in a study; ``None`` as the recipes were found.
+        quantize: The same; "none" for none although they were found so.
         reference: A folder of pictures to measure distances to, if any.
         features: The reward whose features are compared then; ``None`` for the first of ``rewards`` that has any.
         allow_seen: Go on with prompts or seeds that a search used, and say so.
@@ -73,6 +77,8 @@ class Comparison:
     width: int | None = None
     distilled_guidance: float | None = None
     compile: bool = False
+    dtype: str | None = None
+    quantize: str | None = None
     reference: Path | None = None
     features: RewardSpec | None = None
     allow_seen: bool = False
@@ -157,6 +163,22 @@ class Comparison:
             return self.model
         models = {e.label: e.provenance.model if e.provenance else None for e in self.entrants}
         return _agreed("model", models)
+
+    def drawn_weights(self, dtype: str | None = None) -> Weights:
+        """How the model's weights are to be held.
+
+        Args:
+            dtype: What the Trainer's precision says, if anything.
+
+        Raises:
+            StudyError: If the recipes do not agree.
+            UnknownName: If there is no such dtype or quantization.
+        """
+        dtype, quantize = dtype or self.dtype, self.quantize
+        found = {entrant.label: Weights.of(entrant.provenance) for entrant in self.entrants}
+        dtype = dtype or _agreed("dtype", {label: one.dtype for label, one in found.items()})
+        quantize = quantize or _agreed("quantize", {label: one.quantize or NONE for label, one in found.items()})
+        return Weights(dtype, None if quantize == NONE else quantize)
 
     def layers_of(self) -> dict[str, Recipe]:
         """The recipes' settings without their heads, each once, by the label of the first recipe that has them.

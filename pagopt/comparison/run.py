@@ -17,7 +17,7 @@ from pagopt.comparison.outcome import Measure, Outcome, Standing
 from pagopt.comparison.reference import Distances, Extractor, first_extractor, measure, read_references
 from pagopt.comparison.statistics import Difference, difference, holm, standard_error
 from pagopt.errors import PagoptError, RecipeError, StudyError
-from pagopt.evaluate import Evaluator, Progress, make_trainer, together
+from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, together
 from pagopt.models import family_of, load_pipeline
 from pagopt.recipe import PLAIN
 from pagopt.render import Renderer
@@ -33,6 +33,7 @@ def run_comparison(
     store: Path | None = None,
     batch_size: int = 16,
     trainer: dict[str, Any] | None = None,
+    offload: str | None = None,
 ) -> Outcome:
     """Compare recipes with their baselines, or go on with it.
 
@@ -42,6 +43,7 @@ def run_comparison(
         store: Folder for images and scores, which may be a search's own; by default ``out / "store"``.
         batch_size: Images in one batch, on each process.
         trainer: Options of Lightning's ``Trainer``.
+        offload: Keep networks off the GPU while they are not needed: "model" or "sequential".
 
     Returns:
         What came out, which also lies in the folder.
@@ -51,7 +53,7 @@ def run_comparison(
     """
     if batch_size < 1:
         raise StudyError(f"batch_size must be at least 1, not {batch_size}")
-    run = Run(comparison, Folder(out), store or out / "store", batch_size, trainer or {})
+    run = Run(comparison, Folder(out), store or out / "store", batch_size, trainer or {}, offload)
     try:
         return run()
     finally:
@@ -62,7 +64,13 @@ class Run:
     """One run of a comparison; see :func:`run_comparison`."""
 
     def __init__(
-        self, comparison: Comparison, folder: Folder, store: Path, batch_size: int, options: dict[str, Any]
+        self,
+        comparison: Comparison,
+        folder: Folder,
+        store: Path,
+        batch_size: int,
+        options: dict[str, Any],
+        offload: str | None = None,
     ) -> None:
         self.comparison, self.folder = comparison, folder
         self.tasks = comparison.tasks()
@@ -71,7 +79,9 @@ class Run:
         self.labels = self.objective.labels
         self.signs = {label: 1.0 if weight > 0 else -1.0 for label, weight in self.objective.weights.items()}
         self.extractor = self._extractor() if self.references else None
-        pipe = load_pipeline(comparison.drawn_model())
+        dtype, remaining = at_load(comparison.dtype, options)
+        self.weights = comparison.drawn_weights(dtype)
+        pipe = load_pipeline(comparison.drawn_model(), self.weights.dtype, self.weights.quantize)
         self.head_map = family_of(pipe).head_map(pipe.transformer)
         self.renderer = Renderer(
             pipe,
@@ -80,10 +90,11 @@ class Run:
             comparison.width,
             comparison.distilled_guidance,
             comparison.compile,
+            offload,
         )
         self._check_recipes()
         self.baselines = Baselines(comparison, self.head_map, self.renderer.steps, self.signs)
-        self.trainer = make_trainer(**options)
+        self.trainer = make_trainer(**remaining)
         self.leads = self.trainer.is_global_zero
         if self.leads:
             folder.claim(self._config(store, str(options.get("precision") or "32-true")))
@@ -230,9 +241,9 @@ class Run:
                 raise StudyError(
                     f"the recipe {entrant.label} was found on another model: {known.model} with fingerprint "
                     f"{known.fingerprint or '(none)'}, and {self.comparison.drawn_model()} has "
-                    f"{self.renderer.fingerprint} (other weights, or another precision). Its heads may mean something "
-                    "else here. Give the model that it was found on by --model; --allow_other_model compares all the "
-                    "same"
+                    f"{self.renderer.fingerprint} (other weights, or held in another form, which --dtype and "
+                    "--quantize say). Its heads may mean something else here. Give the model that it was found on by "
+                    "--model; --allow_other_model compares all the same"
                 )
             try:
                 self.head_map.check(entrant.recipe.heads)
@@ -261,4 +272,5 @@ class Run:
             "features": self.extractor.reward.name if self.extractor else None,
             "store": str(store),
             "precision": precision,
+            **self.weights.to_dict(),
         }

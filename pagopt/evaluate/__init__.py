@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pagopt.evaluate.evaluator import Evaluator, make_trainer
 from pagopt.evaluate.generation import Generation
+from pagopt.evaluate.precision import at_load
 from pagopt.evaluate.progress import Progress
 from pagopt.evaluate.ranks import together
 
-__all__ = ["Evaluator", "Generation", "Progress", "make_trainer", "together"]
+__all__ = ["Evaluator", "Generation", "Progress", "at_load", "make_trainer", "together"]

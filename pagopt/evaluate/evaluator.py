@@ -18,7 +18,7 @@ from pagopt.evaluate.progress import Progress
 from pagopt.evaluate.ranks import announced, together
 from pagopt.looks import KIND, Looks, measure
 from pagopt.recipe import Recipe
-from pagopt.render import Job, Renderer, Task
+from pagopt.render import Job, Renderer, Task, check_offload
 from pagopt.reward import Reward
 from pagopt.store import Store
 
@@ -37,7 +37,7 @@ class Evaluator:
         progress: Shows how far it is.
 
     Raises:
-        StudyError: If ``batch_size`` is below 1.
+        StudyError: If ``batch_size`` is below 1, or networks are to be offloaded on the CPU.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Evaluator:
     ) -> None:
         if batch_size < 1:
             raise StudyError(f"batch_size must be at least 1, not {batch_size}")
+        check_offload(renderer.offload, trainer.strategy.root_device)
         self.renderer = renderer
         self.rewards = rewards
         self.store = store

@@ -36,7 +36,7 @@ class Generation(LightningModule):  # type: ignore[misc]
         self.store = store
         self.precision = precision
         # Registered, so that the Trainer places and converts the networks as its options say.
-        self.networks = torch.nn.ModuleDict(renderer.modules())
+        self.networks = torch.nn.ModuleDict({} if renderer.offload else renderer.modules())
 
     def describe(self, job: Job) -> dict[str, Any]:
         """Everything that changes this image (JSON); recipes that do nothing describe the same image."""
@@ -58,6 +58,8 @@ class Generation(LightningModule):  # type: ignore[misc]
 
     def on_predict_start(self) -> None:
         """Rewards follow the model to its device."""
+        if self.renderer.offload:
+            self.renderer.place(self.device)
         for label, reward in self.rewards.items():
             move_reward(label, reward, self.device)
 

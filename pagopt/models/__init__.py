@@ -19,6 +19,7 @@ from pagopt.models.flux import FLUX
 from pagopt.models.flux2 import FLUX2, FLUX2Klein
 from pagopt.models.qwen_image import QwenImage
 from pagopt.models.sd3 import SD3
+from pagopt.models.weights import Weights
 
 __all__ = [
     "ALIASES",
@@ -28,6 +29,7 @@ __all__ = [
     "Output",
     "Stream",
     "Tap",
+    "Weights",
     "family_of",
     "fingerprint",
     "head_map_of",
@@ -101,28 +103,33 @@ def family_of(model: Any) -> Family:
     raise _unsupported(type(compiled).__name__)
 
 
-def load_pipeline(name: str, dtype: torch.dtype | None = None) -> Any:
+def load_pipeline(name: str, dtype: torch.dtype | str = "float32", quantize: str | None = None) -> Any:
     """Load a pipeline. Only safetensors are read, and no code that comes with a model is run.
 
     Args:
         name: As for :func:`resolve_model`.
-        dtype: Of the weights; by default float32.
+        dtype: Of the weights: "float32", "bfloat16", "float16" or "float64", or torch's. What the file has is turned
+            into it while it is read, so that no more memory is needed.
+        quantize: Hold the linear layers of the transformer and of its large text encoders in eight bits, by torchao:
+            "int8", "float8", or "float8_dynamic", which computes in them, too.
 
     Returns:
         The diffusers pipeline, on the CPU.
 
     Raises:
-        UnknownName: If there is no such model.
+        UnknownName: If there is no such model, dtype or quantization.
         ModelError: If it cannot be loaded, or is of a family that is not supported.
     """
     source = resolve_model(name)
+    weights = Weights(str(dtype).removeprefix("torch."), quantize)
     index = read_index(source)
     family_in(index)
     absent = {name: None for name, entry in index.items() if entry == [None, None]}  # saved without, such as no T5
+    arguments = {"use_safetensors": True, **weights.arguments(index), **absent}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         try:
-            return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, use_safetensors=True, **absent)
+            return DiffusionPipeline.from_pretrained(source, **arguments)
         except Exception as error:
             raise cannot_load(source, error) from error
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from pagopt.errors import ModelError
+from pagopt.models.weights import plain_tensors
 
 __all__ = ["fingerprint"]
 
@@ -55,19 +56,10 @@ def _add_tensors(digest: Any, component: str, module: nn.Module) -> None:
         if tensor.is_meta:
             raise ModelError(f"{component}.{name} has no values (meta device): take the fingerprint before offloading")
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        for part in _parts(tensor.detach()):
+        for part in plain_tensors(tensor.detach()):
             flat = part.reshape(-1)
             sample = flat[:: max(1, flat.numel() // _SAMPLES)].cpu().contiguous()
             digest.update(sample.view(torch.uint8).numpy().tobytes())
-
-
-def _parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The plain tensors inside one: quantised weights are several under one name."""
-    if not hasattr(tensor, "__tensor_flatten__"):
-        yield tensor
-        return
-    for name in tensor.__tensor_flatten__()[0]:
-        yield from _parts(getattr(tensor, name))
 
 
 def _configuration(component: Any) -> Any:

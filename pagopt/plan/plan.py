@@ -47,7 +47,7 @@ class Plan:
         operations: Floating-point operations of one unguided image, the transformer's and the decoder's; ``None``
             where they cannot be told without the weights.
         blocks: Block evaluations of one unguided image.
-        weights: Bytes of all networks; without the weights, of transformer and decoder in half precision.
+        weights: Bytes of all networks; without the weights, of transformer and decoder as the study would hold them.
         peak: Bytes in use at the peak of the trial batches on a GPU; ``None`` on a CPU.
     """
 

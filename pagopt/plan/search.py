@@ -12,16 +12,14 @@ from pagopt.comparison.compute import block_evaluations
 from pagopt.experiment import Run
 from pagopt.heads import Head, HeadMap
 from pagopt.models.outline import outline_of
+from pagopt.models.weights import Weights, bytes_of
 from pagopt.plan.plan import Plan, Stage
 from pagopt.plan.trial import Trial, operations
 from pagopt.recipe import PLAIN, Recipe
 from pagopt.render import Task
 from pagopt.study import Study
 
-__all__ = ["HALF", "make_plan", "outline_plan", "stored"]
-
-HALF = 2
-"""Bytes of a parameter in half precision."""
+__all__ = ["make_plan", "outline_plan", "stored"]
 
 
 class Kinds:
@@ -117,16 +115,17 @@ def make_plan(run: Run, clock: Callable[[], float] = time.perf_counter) -> Plan:
         processes=run.trainer.world_size,
         operations=operations(run),
         blocks=block_evaluations(PLAIN, kinds.blocks, study.steps),
-        weights=sum(p.numel() * p.element_size() for m in run.renderer.modules().values() for p in m.parameters()),
+        weights=sum(map(bytes_of, run.renderer.modules().values())),
         peak=peak,
     )
 
 
-def outline_plan(study: Study, processes: int = 1) -> Plan:
+def outline_plan(study: Study, weights: Weights, processes: int = 1) -> Plan:
     """The plan of a study whose model is not here, from its configuration: without times, and without a store.
 
     Args:
         study: What is searched for.
+        weights: How the model's are to be held.
         processes: Over how many the images are spread.
     """
     outline = outline_of(study.model)
@@ -137,7 +136,7 @@ def outline_plan(study: Study, processes: int = 1) -> Plan:
         processes=processes,
         operations=outline.operations(study.steps, study.height, study.width),
         blocks=block_evaluations(PLAIN, kinds.blocks, study.steps),
-        weights=outline.parameters * HALF,
+        weights=weights.bytes_in(outline.transformer, (outline.vae,)),
         peak=None,
     )
 

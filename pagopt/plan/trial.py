@@ -50,6 +50,7 @@ class Trial:
         self._store = Store(Path(self._folder.name))
         self._seeds = 0
         run.evaluator.module.to(self.device)
+        run.renderer.place(self.device)
         for reward in {id(reward): reward for reward in (*self.rewards.values(), *run.judge.rewards.values())}.values():
             reward.move(self.device)
         if self.device.type == "cuda":

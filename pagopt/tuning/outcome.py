@@ -118,6 +118,7 @@ class Tuned:
         images_generated: Pictures that this run drew.
         seconds: How long it took.
         references: Means of "no guidance" and "as it was" on the search tasks, by method and reward.
+        weights: How the model's were held, where it is not plain float32 (:class:`pagopt.models.Weights`).
     """
 
     tuning: str
@@ -141,6 +142,7 @@ class Tuned:
     images_generated: int
     seconds: float
     references: dict[str, dict[str, float]] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:

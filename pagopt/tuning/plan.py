@@ -13,8 +13,9 @@ import optuna
 
 from pagopt.comparison.compute import block_evaluations
 from pagopt.models.outline import outline_of
+from pagopt.models.weights import Weights, bytes_of
 from pagopt.plan import Plan, Stage, Trial, operations
-from pagopt.plan.search import HALF, stored
+from pagopt.plan.search import stored
 from pagopt.recipe import PLAIN, Recipe
 from pagopt.tuning.ledger import STOPPED
 from pagopt.tuning.parameter import Parameter, Value
@@ -143,16 +144,17 @@ def make_tuning_plan(run: TuningRun, done: int = 0, clock: Callable[[], float] =
         processes=run.trainer.world_size,
         operations=operations(whole),
         blocks=block_evaluations(PLAIN, parts.blocks, tuning.study.steps),
-        weights=sum(p.numel() * p.element_size() for m in whole.renderer.modules().values() for p in m.parameters()),
+        weights=sum(map(bytes_of, whole.renderer.modules().values())),
         peak=peak,
     )
 
 
-def outline_tuning_plan(tuning: Tuning, processes: int = 1) -> Plan:
+def outline_tuning_plan(tuning: Tuning, weights: Weights, processes: int = 1) -> Plan:
     """The plan of a tuning whose model is not here, from its configuration: without times, and without a store.
 
     Args:
         tuning: What is tuned.
+        weights: How the model's are to be held.
         processes: Over how many the images are spread.
     """
     start, study = find_start(tuning), tuning.study
@@ -165,7 +167,7 @@ def outline_tuning_plan(tuning: Tuning, processes: int = 1) -> Plan:
         processes=processes,
         operations=outline.operations(study.steps, study.height, study.width),
         blocks=block_evaluations(PLAIN, parts.blocks, study.steps),
-        weights=outline.parameters * HALF,
+        weights=weights.bytes_in(outline.transformer, (outline.vae,)),
         peak=None,
     )
 

@@ -21,6 +21,7 @@ from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.evaluate import together
 from pagopt.experiment import Run
 from pagopt.folder import Folder
+from pagopt.models import Weights
 from pagopt.recipe import PLAIN
 from pagopt.report.reading import value_name
 from pagopt.results import Estimate
@@ -50,6 +51,7 @@ def tune(
     storage: str | None = None,
     study_name: str | None = None,
     artifacts: Path | None = None,
+    offload: str | None = None,
 ) -> Tuned:
     """Tune a recipe, or go on with it, or return what was found.
 
@@ -64,6 +66,7 @@ def tune(
             Several workers may share it.
         study_name: Of the Optuna study; by default ``name``.
         artifacts: Folder for each trial's pictures, which several workers may share; by default ``out / "artifacts"``.
+        offload: Keep networks off the GPU while they are not needed: "model" or "sequential".
 
     Returns:
         What was found, which also lies in the folder.
@@ -75,7 +78,7 @@ def tune(
     start, space, folder, finished = opened(tuning, name, out, options)
     if finished is not None and len(finished.trials) >= tuning.trials:
         return finished
-    run = TuningRun(tuning, name, folder, start, space, batch_size, options, store)
+    run = TuningRun(tuning, name, folder, start, space, batch_size, options, store, offload=offload)
     run.artifacts.folder = artifacts or out / "artifacts"
     try:
         return run(storage or f"sqlite:///{(out / 'tuning.db').resolve()}", study_name or name)
@@ -109,11 +112,11 @@ class TuningRun:
         options: dict[str, Any],
         store: Path | None,
         quiet: bool = False,
+        offload: str | None = None,
     ) -> None:
         self.tuning, self.name, self.start, self.space = tuning, name, start, space
-        self.run = Run(tuning.study, name, folder, batch_size, options, quiet, store)
+        self.run = Run(tuning.study, name, folder, batch_size, options, quiet, store, offload, self._check_model)
         self.trainer = self.run.trainer
-        self._check_model()
         self.scoring = Scoring(tuning, self.run)
         self.goals = self.scoring.goals
         self.slices = tuning.slices()
@@ -172,6 +175,7 @@ class TuningRun:
             images_generated=self.scoring.images_generated,
             seconds=round(time.monotonic() - begun, 1),
             references=means(("no guidance", "as it was"), first),
+            weights=self.run.weights.to_dict(),
         )
         if self.trainer.is_global_zero:
             try:
@@ -282,16 +286,16 @@ class TuningRun:
                 left.add(one.number)
         return left
 
-    def _check_model(self) -> None:
-        known, here = self.start.provenance, self.run.renderer.fingerprint
+    def _check_model(self, run: Run) -> None:
+        known, here = self.start.provenance, run.renderer.fingerprint
         if known is not None and known.fingerprint != here and not self.tuning.allow_other_model:
             raise StudyError(
-                f"the recipe {self.start.label} was found on another model: {known.model} with fingerprint "
-                f"{known.fingerprint or '(none)'}, and {self.tuning.study.model} has {here} (other weights, or another "
-                "precision). Its heads may mean something else here. --allow_other_model tunes it all the same"
+                f"the recipe {self.start.label} was found on another model: {known.model} ({Weights.of(known)}) with "
+                f"fingerprint {known.fingerprint or '(none)'}, and {self.tuning.study.model} ({run.weights}) has "
+                f"{here}. Its heads may mean something else here. --allow_other_model tunes it all the same"
             )
         try:
-            self.run.head_map.check(self.start.recipe.heads)
+            run.head_map.check(self.start.recipe.heads)
         except PagoptError as error:
             raise RecipeError(f"the recipe {self.start.label} does not fit this model: {error}") from error
-        self.run.head_map.check(self.space.heads)
+        run.head_map.check(self.space.heads)

@@ -14,7 +14,7 @@ from pagopt.errors import PagoptError, StoreError
 from pagopt.evaluate import Evaluator
 from pagopt.experiment import Run
 from pagopt.recipe import PLAIN, Recipe
-from pagopt.render import Renderer, Task
+from pagopt.render import Task
 from pagopt.reward import Objective, RewardSpec
 from pagopt.tuning.diversity import DIVERSITY, Diversity
 from pagopt.tuning.ledger import Asked, Seen
@@ -76,11 +76,8 @@ class Scoring:
     def evaluator(self, steps: int, judge: bool = False) -> Evaluator:
         """Scores recipes with this number of steps; ``judge`` with the rewards that are only watched, too."""
         if (steps, judge) not in self._evaluators:
-            run, study = self.run, self.tuning.study
-            renderer = run.renderer
-            if steps != study.steps:
-                size = (study.height, study.width)
-                renderer = Renderer(renderer.pipe, steps, *size, study.distilled_guidance, study.compile)
+            run = self.run
+            renderer = run.renderer.at_steps(steps)
             rewards = self.every if judge else self.rewards
             batch_size = run.evaluator.batch_size
             made = Evaluator(renderer, rewards, run.store, run.trainer, batch_size, run.progress)

@@ -143,6 +143,7 @@ def _provenance(tuned: Tuned, number: int, combine: str, order: Sequence[Head] |
     shown = [one for one in tuned.methods if one.trial in {None, number}]
     evidence: dict[str, Any] = {
         "steps": row.steps,
+        **tuned.weights,
         **({"combine": combine} if combine != "sum" else {}),
         **({"order": [str(head) for head in order if head in kept]} if order and set(kept) <= set(order) else {}),
         "search_tasks": [list(task) for task in tuned.search_tasks],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import candidates, memory, recompilations, scaling, work
+from benchmarks import candidates, memory, recompilations, scaling, weights, work
 from benchmarks.common import Model, options_of, tasks, twin
 from pagopt.guide import guided
 from pagopt.recipe import Recipe
@@ -70,6 +70,13 @@ def test_the_users_loop_draws_the_same_picture(model):
             want = own.call(own.pipe, own.encoded(task.prompt), [task])
         got = candidates.draw_by_hand(own, other, [(recipe, task)])
         assert (got - want).norm() < 1e-4 * want.norm()
+
+
+def test_forms_of_the_weights(run):
+    rows = run(weights, "--forms", "float16", "bfloat16, int8")
+    assert [row["weights"] for row in rows] == ["float32", "float16", "bfloat16, int8"]
+    assert rows[0]["largest of a picture"] == 0 < rows[1]["largest of a picture"] < rows[2]["largest of a picture"]
+    assert rows[0]["transformer MB"] > 1.9 * rows[1]["transformer MB"] > 3.5 * rows[2]["transformer MB"]
 
 
 def test_candidates_of_the_embedded_model_are_encoded_and_decoded(run):

@@ -16,6 +16,7 @@ from pagopt.errors import ModelError
 from pagopt.experiment import Run, configuration
 from pagopt.folder import Folder
 from pagopt.heads import Head
+from pagopt.models import Weights
 from pagopt.models.outline import has_weights, outline_of
 from pagopt.plan import Plan, make_plan, operations, outline_plan
 from pagopt.recipe import Recipe
@@ -126,7 +127,7 @@ def test_without_weights_images_blocks_and_work_are_the_same(study: Study, bare:
         here, counted = make_plan(run), operations(run)
     finally:
         run.close()
-    away = outline_plan(Study(**{**study.__dict__, "model": str(bare)}))
+    away = outline_plan(Study(**{**study.__dict__, "model": str(bare)}), Weights())
     assert [(s.name, s.images, s.evaluations) for s in away.stages] == [
         (s.name, s.images, s.evaluations) for s in here.stages
     ]
@@ -137,7 +138,7 @@ def test_without_weights_images_blocks_and_work_are_the_same(study: Study, bare:
     assert counted == here.operations
     assert counted < away.operations < 20 * counted
     tuned, bare_tuned = tuning_of(study), tuning_of(Study(**{**study.__dict__, "model": str(bare)}))
-    first, second = plan_of(tuned, tmp_path / "b"), outline_tuning_plan(bare_tuned)
+    first, second = plan_of(tuned, tmp_path / "b"), outline_tuning_plan(bare_tuned, Weights())
     assert [(s.name, s.images, s.evaluations) for s in second.stages] == [
         (s.name, s.images, s.evaluations) for s in first.stages
     ]

@@ -1,0 +1,43 @@
+"""In which number format the networks are loaded, from what a study and the Trainer's options say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pagopt.errors import StudyError
+
+__all__ = ["at_load"]
+
+TRUE = {"16-true": "float16", "bf16-true": "bfloat16", "32-true": "float32", "64-true": "float64"}
+
+
+def at_load(dtype: str | None, options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The dtype to load the weights in, and the Trainer's options that are left.
+
+    ``precision="bf16-true"`` and its like mean the format of the weights. Loaded so they take half the memory while
+    they are read, text encoders keep in float32 what they need so (a T5 in float16 overflows otherwise), and the
+    pipeline draws what diffusers' own ``from_pretrained(..., dtype=...)`` draws. So the Trainer is not asked to
+    convert them afterwards. Mixed precisions are left to it.
+
+    Args:
+        dtype: What the study says; ``None`` follows the precision.
+        options: Of Lightning's ``Trainer``.
+
+    Returns:
+        One of :data:`pagopt.models.weights.DTYPES`, ``None`` where neither says, and the options without such a
+        precision.
+
+    Raises:
+        StudyError: If the two contradict each other.
+    """
+    rest = dict(options)
+    said = TRUE.get(str(rest.get("precision")))
+    if said is None:
+        return dtype, rest
+    precision = rest.pop("precision")
+    if dtype is not None and dtype != said:
+        raise StudyError(
+            f"dtype {dtype} and trainer.precision {precision} contradict each other: leave one of the two out"
+        )
+    return said, rest
