@@ -14,7 +14,7 @@ task=${1:-run}
 folder=${2:-build/wheels}
 
 if [ "$task" = pack ]; then
-    exec bash tools/emoji/gpu.sh wheels "$folder"
+    exec bash tools/emoji/gpu.sh wheels "$folder" 'torchao>=0.15'
 fi
 [ "$task" = run ] || { echo "pack or run, not $task" >&2; exit 2; }
 
@@ -90,6 +90,11 @@ step scaling-512 40 scaling "${medium[@]}" --batch 4 --steps 4 --rounds 3 --seco
 step recompilations-512 60 recompilations "${medium[@]}" --batch 4 --steps 2
 both candidates-1024 115 candidates "${sd3[@]}" --size "$large" --candidates 16 --batch 8 --steps 14 --subset 2 \
     --rounds 2 --seconds 10
+# Eight bits come last, in steps of their own, since torchao may not fit the machine's torch.
+if [ -z "${QUICK:-}" ]; then
+    step candidates-fp8 80 candidates "${sd3[@]}" --size "$large" --candidates 8 --batch 8 --steps 8 --subset 1 \
+        --rounds 2 --seconds 10 --compile --fp8
+fi
 forms=("bfloat16" "bfloat16, int8" "bfloat16, float8")
 [ -n "${QUICK:-}" ] || forms+=("bfloat16, float8_dynamic")
 step weights 60 weights --model emoji --steps 12 --rounds 2 --seconds 10 --forms "${forms[@]}"
