@@ -19,7 +19,7 @@ from pagopt.errors import GuidanceError
 from pagopt.recipe import Recipe
 from tests.quantised import QUANTISERS
 
-FAMILIES = ("flux", "flux2", "qwen")
+FAMILIES = ("flux", "flux2", "qwen", "chroma")
 RECIPES = [
     Recipe("L1.H0 L2.H1", strength=0.6, scale=2.0),
     Recipe("L0.H1", target="temperature", scale=1.5),
@@ -41,7 +41,7 @@ def single(arguments):
 def test_attention_backends(transformers, variant, backend):
     """Whatever kernel computes the attention, the perturbation is the same."""
     model = copy.deepcopy(transformers[variant]).float()
-    arguments = single(inputs(variant, 3, masked=backend != "flex"))  # diffusers' flex takes no mask of this form
+    arguments = single(inputs(variant, 3, masked=backend != "flex"))  # diffusers' flex takes no mask of Qwen's form
     want = predict_under_guidance(variant, model, RECIPES, arguments)[0]
     with attention_backend(backend):
         found = predict_under_guidance(variant, model, RECIPES, arguments)[0]
@@ -104,9 +104,10 @@ def test_compiled_blocks(transformers, variant):
     assert error(predict_under_guidance(variant, model, mixed, inputs(variant, 3))[0], want) < 1e-6
 
 
-def test_an_ip_adapter_is_refused(transformers):
+@pytest.mark.parametrize("variant", ["flux", "chroma"])
+def test_an_ip_adapter_is_refused(transformers, variant):
     """Its processor adds a second attention, whose share would not be perturbed."""
-    model = copy.deepcopy(transformers["flux"])
+    model = copy.deepcopy(transformers[variant])
     model.transformer_blocks[1].attn.processor = FluxIPAdapterAttnProcessor(hidden_size=32, cross_attention_dim=8)
     with pytest.raises(GuidanceError, match="L1 is computed by FluxIPAdapterAttnProcessor"):
-        predict_under_guidance("flux", model, Recipe("L1.H0"), inputs("flux", 1))
+        predict_under_guidance(variant, model, Recipe("L1.H0"), inputs(variant, 1))
