@@ -11,7 +11,7 @@ from diffusers.models.attention_dispatch import attention_backend
 from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 from peft import LoraConfig
 from reference import error, guided_prediction, predict
-from tiny_families import GRID, inputs, make_pipeline
+from tiny_families import GRID, inputs, make_pipeline, normal
 from under_guidance import predict_under_guidance
 
 from pagopt.compiled import compile_blocks
@@ -111,3 +111,26 @@ def test_an_ip_adapter_is_refused(transformers, variant):
     model.transformer_blocks[1].attn.processor = FluxIPAdapterAttnProcessor(hidden_size=32, cross_attention_dim=8)
     with pytest.raises(GuidanceError, match="L1 is computed by FluxIPAdapterAttnProcessor"):
         predict_under_guidance(variant, model, Recipe("L1.H0"), inputs(variant, 1))
+
+
+@pytest.mark.parametrize("variant", ["flux", "chroma"])
+def test_an_ip_adapter_elsewhere(transformers, variant):
+    """Rows that differ in nothing but the picture that the adapter sees are not the same."""
+    model = copy.deepcopy(transformers[variant])
+    torch.manual_seed(2)
+    processor = FluxIPAdapterAttnProcessor(hidden_size=model.inner_dim, cross_attention_dim=8)
+    model.transformer_blocks[0].attn.processor = processor.double()
+    pictures = normal(3, 4, 8, seed=3)
+    pictures[2] = pictures[0]
+    recipes = [Recipe("L1.H0"), Recipe(scale=0), Recipe("L3.H1", target="blur")]
+
+    def predict(rows):
+        one = inputs(variant, 1)
+        many = {name: torch.cat([value] * len(rows)) for name, value in one.items() if not name.endswith("_ids")}
+        adapted = {"ip_hidden_states": [pictures[rows]]}
+        arguments = one | many | {"joint_attention_kwargs": adapted}
+        return predict_under_guidance(variant, model, [recipes[row] for row in rows], arguments)[:2]
+
+    found, guidance = predict([0, 1, 2])
+    assert guidance.block_evaluations == 2 * 4 + 3 + 1  # rows 0 and 2 are the same until guidance parts them
+    assert error(found, torch.cat([predict([row])[0] for row in range(3)])) < 1e-12
