@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from diffusers import ChromaPipeline, QwenImageEditPipeline, QwenImagePipeline
+from diffusers import ChromaPipeline, QwenImage21Transformer2DModel, QwenImageEditPipeline, QwenImagePipeline
 from diffusers.models.transformers.transformer_flux2 import Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor
 from reference import error
 from tiny_families import (
@@ -73,6 +73,13 @@ def test_pipelines_that_join_pictures_to_the_latents(transformers):
     pipe = QwenImageEditPipeline(transformer=transformers["qwen"], **parts)
     with pytest.raises(GuidanceError, match="QwenImageEditPipeline belongs to no supported family"):
         guided(pipe, Recipe("L0.H0")).__enter__()
+
+
+def test_qwen_image_21_is_no_qwen_image():
+    """Its text looks back only, and its keys and values are kept from the first step on."""
+    model = QwenImage21Transformer2DModel(num_layers=1, attention_head_dim=8, num_attention_heads=1, context_in_dim=8)
+    with pytest.raises(ModelError, match="QwenImage21Transformer2DModel belongs to no supported family"):
+        family_of(model)
 
 
 def call(variant, transformer, recipe, **changes):
