@@ -7,7 +7,7 @@ guidance too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -32,10 +32,15 @@ class Distinct:
     def reduce(self, arguments: Mapping[str, Any], shared: frozenset[str]) -> dict[str, Any]:
         """The arguments of the transformer for the kept rows."""
         rows = len(self.place)
-        return {
-            name: value.index_select(0, self._keep) if _is_batch(name, value, rows, shared) else value
-            for name, value in arguments.items()
-        }
+
+        def reduced(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.index_select(0, self._keep) if _is_batch(value, rows) else value
+            if isinstance(value, Mapping):
+                return self.reduce(value, shared)
+            return type(value)(map(reduced, value)) if type(value) in (list, tuple) else value
+
+        return {name: value if name in shared else reduced(value) for name, value in arguments.items()}
 
     def expand(self, rows: Tensor) -> Tensor:
         """The whole batch from the kept rows."""
@@ -46,14 +51,15 @@ def distinct(arguments: Mapping[str, Any], rows: int, shared: frozenset[str]) ->
     """Find equal rows in the arguments of the transformer.
 
     Args:
-        arguments: By name; tensors whose first dimension is ``rows`` count, unless their name is in ``shared``.
+        arguments: By name; tensors whose first dimension is ``rows`` count, unless their name is in ``shared``. So do
+            those inside of dicts and lists, such as what an IP-Adapter gets.
         rows: Rows of the batch.
         shared: Names of arguments without a batch dimension.
 
     Returns:
-        What to keep, or ``None`` if all rows differ (or something else than tensors comes with the rows).
+        What to keep, or ``None`` if all rows differ.
     """
-    tensors = [value for name, value in arguments.items() if _is_batch(name, value, rows, shared)]
+    tensors = [value for value in _tensors(arguments, shared) if _is_batch(value, rows)]
     if rows < 2 or not tensors:
         return None
     # A checksum finds candidates; what decides is the comparison of every element.
@@ -72,5 +78,18 @@ def distinct(arguments: Mapping[str, Any], rows: int, shared: frozenset[str]) ->
     return Distinct(kept, [number[row] for row in sources], tensors[0].device)
 
 
-def _is_batch(name: str, value: Any, rows: int, shared: frozenset[str]) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == rows and name not in shared
+def _tensors(value: Any, shared: frozenset[str]) -> Iterator[Tensor]:
+    """All tensors in there."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            if name not in shared:
+                yield from _tensors(item, shared)
+    elif type(value) in (list, tuple):
+        for item in value:
+            yield from _tensors(item, shared)
+
+
+def _is_batch(value: Tensor, rows: int) -> bool:
+    return value.ndim > 0 and value.shape[0] == rows

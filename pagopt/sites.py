@@ -17,6 +17,7 @@ from pagopt.fork import Move
 from pagopt.models.anatomy import Attention, Family, Tap
 from pagopt.perturb import interpolate
 from pagopt.targets import View, move
+from pagopt.targets.view import widened
 
 __all__ = ["SiteHooks"]
 
@@ -155,7 +156,9 @@ class SiteHooks:
                     norm, part = stream.norms[which], pick(self._seen[name, i])
                     parts.append(part if norm is None else norm(part))
                 found.append(torch.cat(list(self.family.rotate(parts, self._call)), dim=1))
-            return found[0], found[1]
+            queries, keys = found
+            soft = self.family.soft_mask(self._call)
+            return (queries, keys) if soft is None else widened(queries, keys, soft[self.first :][copies])
 
         image, text = self._spans(values)
         mask = self._mask()

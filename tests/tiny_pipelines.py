@@ -1,4 +1,4 @@
-"""Tiny whole pipelines of FLUX.2, FLUX.2-klein and Qwen-Image with random weights: the real classes, text encoders too.
+"""Tiny whole pipelines of FLUX.2, Qwen-Image and Chroma with random weights: the real classes, text encoders too.
 
 Only their tokenizers are simpler, one token a letter, and that of FLUX.2-dev stands in for a processor of texts and
 pictures, which needs torchvision. Pictures have 16 x 16 pixels.
@@ -10,8 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Pipeline,
@@ -29,6 +32,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    T5Config,
+    T5EncoderModel,
 )
 
 __all__ = ["MAKERS"]
@@ -148,4 +153,40 @@ def make_qwen() -> QwenImagePipeline:
     )
 
 
-MAKERS = {"flux2": make_flux2, "flux2-klein": make_klein, "qwen-image": make_qwen}
+def make_chroma() -> ChromaPipeline:
+    """2 double and 2 single blocks of 2 heads, with a T5 of one layer, and the 512 tokens that the pipeline pads to."""
+    torch.manual_seed(5)
+    config = T5Config(vocab_size=len(WORDS), d_model=8, d_kv=8, d_ff=8, num_layers=1, num_heads=1)
+    transformer = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=8,
+        axes_dims_rope=(2, 2, 4),
+        approximator_num_channels=16,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+    transformer.register_to_config(guidance_embeds=False)  # in the published configuration, and read for inpainting
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        sample_size=16,
+        shift_factor=0.1,
+    )
+    return ChromaPipeline(
+        transformer=spread(transformer),
+        vae=vae,
+        text_encoder=spread(T5EncoderModel(config), std=1.0),
+        tokenizer=letters(),
+        scheduler=scheduler(),
+    )
+
+
+MAKERS = {"flux2": make_flux2, "flux2-klein": make_klein, "qwen-image": make_qwen, "chroma": make_chroma}

@@ -14,6 +14,7 @@ from pagopt.embedded import EMBEDDED, scorer_folder
 from pagopt.errors import ModelError, UnknownName
 from pagopt.heads import HeadMap
 from pagopt.models.anatomy import Attention, Family, Output, Stream, Tap
+from pagopt.models.chroma import Chroma
 from pagopt.models.fingerprint import fingerprint
 from pagopt.models.flux import FLUX
 from pagopt.models.flux2 import FLUX2, FLUX2Klein
@@ -38,7 +39,7 @@ __all__ = [
     "scorer_folder",
 ]
 
-FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), FLUX2Klein(), QwenImage())
+FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), FLUX2Klein(), QwenImage(), Chroma())
 
 ALIASES: dict[str, str] = {
     "emoji": str(EMBEDDED / "pipeline"),
@@ -50,6 +51,7 @@ ALIASES: dict[str, str] = {
     "flux2-dev": "black-forest-labs/FLUX.2-dev",
     "flux2-klein": "black-forest-labs/FLUX.2-klein-4B",
     "qwen-image": "Qwen/Qwen-Image",
+    "chroma": "lodestones/Chroma1-HD",
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

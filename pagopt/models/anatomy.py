@@ -159,6 +159,16 @@ class Family(ABC):
         """
         return None
 
+    def soft_mask(self, call: Mapping[str, Any]) -> Tensor | None:
+        """A number for each token of the joint map, (rows, tokens); ``None`` where there are none.
+
+        The product of those of the query and of the key is added to their logit.
+
+        Args:
+            call: The keyword arguments of the attention module.
+        """
+        return None
+
     @abstractmethod
     def encode(self, pipe: Any, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
         """Encode prompts as the pipeline would.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["MAP_BYTES", "View", "chunks"]
+__all__ = ["MAP_BYTES", "View", "chunks", "widened"]
 
 MAP_BYTES = 2**26
 """Where a map has to be built, no piece of it is larger than this (64 MiB), or than one query row of one head."""
@@ -32,6 +32,7 @@ class View:
         text: The text tokens in the map; empty where the site sees none.
         grid: Rows and columns of the image tokens, read line by line.
         project: Gives Q and K, each (P, S, D), normalised and with their rotary embedding, as the kernel gets them.
+            Where the model adds to the logits, both have a few columns more, see :func:`widened`.
         mask: True where a token may be looked at, (P, S); ``None`` where all may.
     """
 
@@ -72,7 +73,7 @@ class View:
     @property
     def scale(self) -> float:
         """What logits are multiplied by, 1 / sqrt(D)."""
-        return float(self.q.shape[-1] ** -0.5)
+        return float(self.values[0].shape[-1] ** -0.5)
 
     def own(self, rows: slice) -> Tensor:
         """V of the tokens ``rows`` of the map."""
@@ -87,9 +88,16 @@ class View:
     def attend(self, queries: Tensor, scale: float | None = None) -> Tensor:
         """Attention of other queries (P, n, D) to the keys and values of this site: (P, n, D), by a fused kernel."""
         mask = None if self.mask is None else self.mask[:, None, None, :]
-        return F.scaled_dot_product_attention(
-            queries[:, None].contiguous(), self.k[:, None], self.v[:, None], attn_mask=mask, scale=scale
-        )[:, 0]
+        width = self.v.shape[-1]
+        wider = self.k.shape[-1] - width  # the fast kernels want V as wide as K
+        found = F.scaled_dot_product_attention(
+            queries[:, None].contiguous(),
+            self.k[:, None],
+            (F.pad(self.v, (0, wider)) if wider else self.v)[:, None],
+            attn_mask=mask,
+            scale=self.scale if scale is None else scale,
+        )
+        return found[:, 0, :, :width]
 
     def logits(self, rows: slice) -> Tensor:
         """Logits of the query tokens ``rows`` for all keys, (P, n, S), at least in float32; -inf where masked."""
@@ -111,6 +119,23 @@ class View:
             project=lambda: (self.q[pairs], self.k[pairs]),
             mask=None if self.mask is None else self.mask[pairs],
         )
+
+
+def widened(queries: Tensor, keys: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
+    """Q and K with columns more, whose part in the logits is what a soft mask adds to them.
+
+    So every function of queries or logits (their mean, their blur, another temperature) takes the soft mask along.
+
+    Args:
+        queries: (P, S, D).
+        keys: The same.
+        soft: The numbers of :meth:`pagopt.models.Family.soft_mask`, (P, S).
+
+    Returns:
+        Both (P, S, D + 8): fused kernels take no odd widths.
+    """
+    column = F.pad(soft[..., None].to(queries.dtype), (0, 7))
+    return torch.cat([queries, column * queries.shape[-1] ** 0.5], dim=-1), torch.cat([keys, column], dim=-1)
 
 
 def chunks(pairs: int, rows: slice, tokens: int) -> Iterator[tuple[slice, slice]]:

@@ -49,42 +49,45 @@ class Layout:
 # One map.
 
 
-def target_map(name, options, queries, keys, layout, seen):
-    """T for one row and head: (S, S), from Q and K (S, D) and which tokens may be looked at (S,)."""
-    tokens, width = queries.shape
+def target_map(name, options, logits, layout, seen):
+    """T for one row and head: (S, S), from the logits (S, S) and which tokens may be looked at (S,).
+
+    A mean or a blur of queries is one of their logits, which are linear in them.
+    """
+    tokens = logits.shape[-1]
 
     def softmax(asked, tau=1.0):
-        return (asked @ keys.T / (tau * math.sqrt(width))).masked_fill(~seen, -math.inf).softmax(dim=-1)
+        return (asked / tau).masked_fill(~seen, -math.inf).softmax(dim=-1)
 
     if name in ("identity", "image_identity"):
-        return torch.eye(tokens, dtype=queries.dtype)
+        return torch.eye(tokens, dtype=logits.dtype)
     if name == "image_to_image":
-        logits = (queries @ keys.T / math.sqrt(width)).masked_fill(~seen, -math.inf)
+        logits = logits.clone()
         for i in range(layout.image.start, layout.image.stop):
             for j in range(layout.image.start, layout.image.stop):
                 if i != j:
                     logits[i, j] = -math.inf
-        return logits.softmax(dim=-1)
+        return softmax(logits)
     if name == "uniform":
-        return (seen.to(queries.dtype) / seen.sum()).expand(tokens, tokens)
+        return (seen.to(logits.dtype) / seen.sum()).expand(tokens, tokens)
     if name == "mean_query":
         span = {"all": slice(0, tokens), "image": layout.image, "text": layout.text}[options.get("over", "all")]
-        asked = torch.stack([query for query, use in zip(queries[span], seen[span], strict=True) if use]).mean(dim=0)
+        asked = torch.stack([row for row, use in zip(logits[span], seen[span], strict=True) if use]).mean(dim=0)
         return softmax(asked).expand(tokens, tokens)
     if name == "blur":
         rows, columns = layout.grid
         places = [(r, c) for r in range(rows) for c in range(columns)]
-        weights = torch.zeros(len(places), len(places), dtype=queries.dtype)
+        weights = torch.zeros(len(places), len(places), dtype=logits.dtype)
         for i, (r, c) in enumerate(places):
             for j, (down, across) in enumerate(places):
                 weights[i, j] = math.exp(-((r - down) ** 2 + (c - across) ** 2) / (2 * options.get("sigma", 1.0) ** 2))
-        blurred = queries.clone()
-        blurred[layout.image] = weights / weights.sum(dim=1, keepdim=True) @ queries[layout.image]
+        blurred = logits.clone()
+        blurred[layout.image] = weights / weights.sum(dim=1, keepdim=True) @ logits[layout.image]
         return softmax(blurred)
     if name == "temperature":
-        return softmax(queries, options.get("tau", 2.0))
+        return softmax(logits, options.get("tau", 2.0))
     if name == "row_maximum":
-        return torch.eye(tokens, dtype=queries.dtype)[softmax(queries).argmax(dim=-1)]
+        return torch.eye(tokens, dtype=logits.dtype)[softmax(logits).argmax(dim=-1)]
     raise AssertionError(name)
 
 
@@ -102,13 +105,13 @@ def between(path, a, t, u):
     raise AssertionError(path)
 
 
-def moved_map(queries, keys, layout, seen, strength, recipe):
-    """A' of one row and head, (S, S); ``recipe`` is ``None`` where nothing is perturbed."""
-    logits = (queries @ keys.T / math.sqrt(queries.shape[-1])).masked_fill(~seen, -math.inf)
-    plain = logits.softmax(dim=-1)
+def moved_map(queries, keys, layout, seen, strength, recipe, added=0.0):
+    """A' of one row and head, (S, S); ``recipe`` is ``None`` where nothing is perturbed. ``added`` is to the logits."""
+    logits = queries @ keys.T / math.sqrt(queries.shape[-1]) + added
+    plain = logits.masked_fill(~seen, -math.inf).softmax(dim=-1)
     if recipe is None:
         return plain
-    target = target_map(recipe.target, dict(recipe.target_options), queries, keys, layout, seen)
+    target = target_map(recipe.target, dict(recipe.target_options), logits, layout, seen)
     moved = between(recipe.path, plain, target, strength)
     if recipe.target in IMAGE_ROWS:
         moved[layout.text] = plain[layout.text]
@@ -130,16 +133,17 @@ class ExplicitMaps:
     def __init__(self, plans, text, grid):
         self.plans, self.text, self.grid = plans, text, grid
 
-    def attend(self, queries, keys, values, layout, seen=None):
-        """(rows, S, heads, D) to (rows, S, heads * D)."""
+    def attend(self, queries, keys, values, layout, seen=None, added=None):
+        """(rows, S, heads, D) to (rows, S, heads * D); ``seen`` is (rows, S), ``added`` to the logits (rows, S, S)."""
         rows, tokens, heads, _ = queries.shape
         seen = torch.ones(rows, tokens, dtype=torch.bool) if seen is None else seen
+        added = [0.0] * rows if added is None else added
         output = torch.empty_like(values)
         for row in range(rows):
             for head in range(heads):
                 strength, recipe = self.plans.get((row, head), (0.0, None))
                 q, k, v = (x[row, :, head] for x in (queries, keys, values))
-                output[row, :, head] = moved_map(q, k, layout, seen[row], strength, recipe) @ v
+                output[row, :, head] = moved_map(q, k, layout, seen[row], strength, recipe, added[row]) @ v
         return output.flatten(-2)
 
     def text_first(self):
@@ -162,7 +166,7 @@ def rotate(x, cosine, sine):
 
 
 class ExplicitFlux(ExplicitMaps):
-    """Double blocks of FLUX.1 and FLUX.2, and single blocks of FLUX.1."""
+    """Double blocks of FLUX.1, FLUX.2 and Chroma, and single blocks of FLUX.1 and Chroma, which has a mask."""
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, image_rotary_emb=None):
         queries = heads_of(attn, attn.to_q(hidden_states), attn.norm_q)
@@ -177,7 +181,11 @@ class ExplicitFlux(ExplicitMaps):
             values = torch.cat([added_values, values], dim=1)
         cosine, sine = (table[:, 0::2] for table in image_rotary_emb)
         queries, keys = rotate(queries, cosine, sine), rotate(keys, cosine, sine)
-        output = self.attend(queries, keys, values, self.text_first())
+        mask = {}
+        if attention_mask is not None:  # (rows, 1, S, S), of booleans or of numbers
+            hard = attention_mask.dtype == torch.bool
+            mask = {"seen": attention_mask[:, 0].any(dim=1)} if hard else {"added": attention_mask[:, 0]}
+        output = self.attend(queries, keys, values, self.text_first(), **mask)
         if encoder_hidden_states is None:
             return output
         return attn.to_out[0](output[:, self.text :]), attn.to_add_out(output[:, : self.text])

@@ -7,12 +7,15 @@ import copy
 import pytest
 import torch
 from diffusers import (
+    ChromaImg2ImgPipeline,
+    ChromaInpaintPipeline,
     FlowMatchEulerDiscreteScheduler,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
     QwenImageImg2ImgPipeline,
     QwenImageInpaintPipeline,
 )
+from diffusers.image_processor import VaeImageProcessor
 from reference import error, sample
 from tiny_families import (
     BLOCKS,
@@ -31,8 +34,8 @@ from pagopt.guide import guided
 from pagopt.recipe import Recipe
 
 ROWS, TOKENS = 2, GRID[0] * GRID[1]
-WITH_CFG = ("flux", "flux_schnell", "flux2_klein", "qwen")
-ALL = ("flux", "flux2", "flux2_klein", "qwen")
+WITH_CFG = ("flux", "flux_schnell", "flux2_klein", "qwen", "chroma")
+ALL = ("flux", "flux2", "flux2_klein", "qwen", "chroma")
 
 
 def recipes_for(variant):
@@ -89,7 +92,10 @@ def test_distilled_guidance(transformers):
 
 @pytest.mark.usefixtures("precise")
 @pytest.mark.parametrize("g", [1.0, 2.0])
-@pytest.mark.parametrize(("variant", "kind"), [("flux", FluxImg2ImgPipeline), ("qwen", QwenImageImg2ImgPipeline)])
+@pytest.mark.parametrize(
+    ("variant", "kind"),
+    [("flux", FluxImg2ImgPipeline), ("qwen", QwenImageImg2ImgPipeline), ("chroma", ChromaImg2ImgPipeline)],
+)
 def test_image_to_image(transformers, variant, kind, g):
     """Two of four steps run; the interval counts in those."""
     pipe = kind(**make_pipeline(variant, transformers[variant]).components)
@@ -109,11 +115,16 @@ def test_image_to_image(transformers, variant, kind, g):
 
 
 @pytest.mark.usefixtures("precise")
-@pytest.mark.parametrize(("variant", "kind"), [("flux", FluxInpaintPipeline), ("qwen", QwenImageInpaintPipeline)])
+@pytest.mark.parametrize(
+    ("variant", "kind"),
+    [("flux", FluxInpaintPipeline), ("qwen", QwenImageInpaintPipeline), ("chroma", ChromaInpaintPipeline)],
+)
 def test_inpainting_of_everything(transformers, variant, kind):
     """Under a mask that keeps nothing, inpainting is text-to-image."""
     pipe = kind(**make_pipeline(variant, transformers[variant]).components)
     pipe.set_progress_bar_config(disable=True)
+    if variant == "chroma":  # its own takes latents for pictures
+        pipe.image_processor = VaeImageProcessor(vae_scale_factor=16, vae_latent_channels=16)
     prompt, negative = embeddings(variant, ROWS, seed=1), embeddings(variant, ROWS, seed=30)
     size = (ROWS, 16, 2 * GRID[0], 2 * GRID[1])
     image, latents = normal(*size, seed=9), pipe._pack_latents(normal(*size, seed=5), *size)

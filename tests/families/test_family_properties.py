@@ -31,7 +31,7 @@ def recipes(draw, variant):
 
 
 @pytest.mark.usefixtures("precise")
-@pytest.mark.parametrize("variant", ["flux", "flux2", "qwen"])
+@pytest.mark.parametrize("variant", ["flux", "flux2", "qwen", "chroma"])
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_recipes(transformers, variant, data):

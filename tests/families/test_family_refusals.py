@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from diffusers import QwenImageEditPipeline, QwenImagePipeline
+from diffusers import ChromaPipeline, QwenImage21Transformer2DModel, QwenImageEditPipeline, QwenImagePipeline
 from diffusers.models.transformers.transformer_flux2 import Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor
 from reference import error
 from tiny_families import (
@@ -29,7 +29,14 @@ from pagopt.guide import guided
 from pagopt.models import ALIASES, FAMILIES, family_of, resolve_model
 from pagopt.recipe import Recipe
 
-NAMES = {"flux": "flux", "flux_schnell": "flux", "flux2": "flux2", "flux2_klein": "flux2-klein", "qwen": "qwen-image"}
+NAMES = {
+    "flux": "flux",
+    "flux_schnell": "flux",
+    "flux2": "flux2",
+    "flux2_klein": "flux2-klein",
+    "qwen": "qwen-image",
+    "chroma": "chroma",
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -49,6 +56,7 @@ def test_names():
     assert resolve_model("qwen-image") == "Qwen/Qwen-Image"
     assert resolve_model("flux2-dev") == "black-forest-labs/FLUX.2-dev"
     assert resolve_model("flux2-klein") == "black-forest-labs/FLUX.2-klein-4B"
+    assert resolve_model("chroma") == "lodestones/Chroma1-HD"
     assert {"flux-dev", "flux-schnell"} <= set(ALIASES)
 
 
@@ -67,11 +75,32 @@ def test_pipelines_that_join_pictures_to_the_latents(transformers):
         guided(pipe, Recipe("L0.H0")).__enter__()
 
 
+def test_qwen_image_21_is_no_qwen_image():
+    """Its text looks back only, and its keys and values are kept from the first step on."""
+    model = QwenImage21Transformer2DModel(num_layers=1, attention_head_dim=8, num_attention_heads=1, context_in_dim=8)
+    with pytest.raises(ModelError, match="QwenImage21Transformer2DModel belongs to no supported family"):
+        family_of(model)
+
+
 def call(variant, transformer, recipe, **changes):
     pipe = make_pipeline(variant, transformer)
     arguments = inputs(variant, 1) | {"timestep": at(schedule(pipe)[0], 1)} | changes
     with torch.no_grad(), guided(pipe, recipe):
         transformer(**arguments, return_dict=False)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe("L0.H0", strength=1e-300), "changes nothing in the prediction for image 0"),
+        (Recipe("L0.H9"), "L0.H9"),
+        (Recipe("L0.H0", interval=(0.9, 0.95)), "holds none of the 4"),
+    ],
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_doing_nothing_is_an_error(transformers, variant, recipe, message):
+    with pytest.raises(GuidanceError, match=message):
+        call(variant, transformers[variant], recipe)
 
 
 @pytest.mark.parametrize("mode", ["extract", "cached"])
@@ -122,19 +151,31 @@ class SpellingQwen(QwenImagePipeline):
         return embeds, torch.stack([(torch.arange(longest) < len(row)).long() for row in rows])
 
 
+class SpellingChroma(ChromaPipeline):
+    """Eight tokens for every text; the mask is of numbers, 1 for the letters and one token more."""
+
+    def _get_t5_prompt_embeds(self, prompt=None, num_images_per_prompt=1, max_sequence_length=512, device=None):
+        assert (num_images_per_prompt, max_sequence_length) == (1, 512)
+        texts = [text.strip() for text in prompt]
+        masks = [(torch.arange(8) <= len(text)).double() for text in texts]
+        return torch.stack([letters(f"{text:.<8}") for text in texts]), torch.stack(masks)
+
+
 def spelling(variant, transformer):
-    pipe = SpellingQwen(**make_pipeline(variant, transformer).components)
+    kind = {"qwen": SpellingQwen, "chroma": SpellingChroma}[variant]
+    pipe = kind(**make_pipeline(variant, transformer).components)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 @pytest.mark.usefixtures("precise")
-def test_encoded_prompts_of_qwen(transformers):
+@pytest.mark.parametrize(("variant", "lengths"), [("qwen", [3, 1, 4]), ("chroma", [8, 8, 8])])
+def test_encoded_prompts(transformers, variant, lengths):
     """What is encoded apart and joined draws the same as the prompts themselves, also beside longer ones."""
-    pipe = spelling("qwen", transformers["qwen"])
+    pipe = spelling(variant, transformers[variant])
     family, prompts = family_of(pipe), ["cat", "a", "owl?"]
     encoded = family.encode(pipe, prompts)
-    assert [row["prompt_embeds"].shape[1] for row in encoded] == [3, 1, 4]
+    assert [row["prompt_embeds"].shape[1] for row in encoded] == lengths
     assert torch.equal(family.encode(pipe, ["a"])[0]["prompt_embeds"], encoded[1]["prompt_embeds"])
     latents = normal(3, GRID[0] * GRID[1], CHANNELS, seed=5)
     size = pipe.vae_scale_factor * 2
@@ -160,11 +201,11 @@ def cfg_arguments(pipe, cfg):
 def test_arguments_for_classifier_free_guidance(transformers):
     pipes = {variant: make_pipeline(variant, transformers[variant]) for variant in VARIANTS}
     assert cfg_arguments(pipes["qwen"], 3.0) == {"true_cfg_scale": 3.0}
-    assert cfg_arguments(pipes["flux2_klein"], 3.0) == {"guidance_scale": 3.0}
+    assert cfg_arguments(pipes["chroma"], 3.0) == cfg_arguments(pipes["flux2_klein"], 3.0) == {"guidance_scale": 3.0}
     assert cfg_arguments(pipes["flux2"], 1.0) == {}
     with pytest.raises(ModelError, match=r"FLUX\.2-dev does no classifier-free guidance"):
         cfg_arguments(pipes["flux2"], 3.0)
     pipes["flux2_klein"].register_to_config(is_distilled=True)
     with pytest.raises(ModelError, match="distilled model"):
         cfg_arguments(pipes["flux2_klein"], 3.0)
-    assert [family_of(pipe).pixels(pipe) for pipe in pipes.values()] == [16, 16, 16, 4, 16]
+    assert [family_of(pipe).pixels(pipe) for pipe in pipes.values()] == [16, 16, 16, 4, 16, 16]

@@ -11,7 +11,7 @@ from diffusers.models.attention_dispatch import attention_backend
 from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 from peft import LoraConfig
 from reference import error, guided_prediction, predict
-from tiny_families import GRID, inputs, make_pipeline
+from tiny_families import GRID, inputs, make_pipeline, normal
 from under_guidance import predict_under_guidance
 
 from pagopt.compiled import compile_blocks
@@ -19,7 +19,7 @@ from pagopt.errors import GuidanceError
 from pagopt.recipe import Recipe
 from tests.quantised import QUANTISERS
 
-FAMILIES = ("flux", "flux2", "qwen")
+FAMILIES = ("flux", "flux2", "qwen", "chroma")
 RECIPES = [
     Recipe("L1.H0 L2.H1", strength=0.6, scale=2.0),
     Recipe("L0.H1", target="temperature", scale=1.5),
@@ -41,7 +41,7 @@ def single(arguments):
 def test_attention_backends(transformers, variant, backend):
     """Whatever kernel computes the attention, the perturbation is the same."""
     model = copy.deepcopy(transformers[variant]).float()
-    arguments = single(inputs(variant, 3, masked=backend != "flex"))  # diffusers' flex takes no mask of this form
+    arguments = single(inputs(variant, 3, masked=backend != "flex"))  # diffusers' flex takes no mask of Qwen's form
     want = predict_under_guidance(variant, model, RECIPES, arguments)[0]
     with attention_backend(backend):
         found = predict_under_guidance(variant, model, RECIPES, arguments)[0]
@@ -104,9 +104,33 @@ def test_compiled_blocks(transformers, variant):
     assert error(predict_under_guidance(variant, model, mixed, inputs(variant, 3))[0], want) < 1e-6
 
 
-def test_an_ip_adapter_is_refused(transformers):
+@pytest.mark.parametrize("variant", ["flux", "chroma"])
+def test_an_ip_adapter_is_refused(transformers, variant):
     """Its processor adds a second attention, whose share would not be perturbed."""
-    model = copy.deepcopy(transformers["flux"])
+    model = copy.deepcopy(transformers[variant])
     model.transformer_blocks[1].attn.processor = FluxIPAdapterAttnProcessor(hidden_size=32, cross_attention_dim=8)
     with pytest.raises(GuidanceError, match="L1 is computed by FluxIPAdapterAttnProcessor"):
-        predict_under_guidance("flux", model, Recipe("L1.H0"), inputs("flux", 1))
+        predict_under_guidance(variant, model, Recipe("L1.H0"), inputs(variant, 1))
+
+
+@pytest.mark.parametrize("variant", ["flux", "chroma"])
+def test_an_ip_adapter_elsewhere(transformers, variant):
+    """Rows that differ in nothing but the picture that the adapter sees are not the same."""
+    model = copy.deepcopy(transformers[variant])
+    torch.manual_seed(2)
+    processor = FluxIPAdapterAttnProcessor(hidden_size=model.inner_dim, cross_attention_dim=8)
+    model.transformer_blocks[0].attn.processor = processor.double()
+    pictures = normal(3, 4, 8, seed=3)
+    pictures[2] = pictures[0]
+    recipes = [Recipe("L1.H0"), Recipe(scale=0), Recipe("L3.H1", target="blur")]
+
+    def predict(rows):
+        one = inputs(variant, 1)
+        many = {name: torch.cat([value] * len(rows)) for name, value in one.items() if not name.endswith("_ids")}
+        adapted = {"ip_hidden_states": [pictures[rows]]}
+        arguments = one | many | {"joint_attention_kwargs": adapted}
+        return predict_under_guidance(variant, model, [recipes[row] for row in rows], arguments)[:2]
+
+    found, guidance = predict([0, 1, 2])
+    assert guidance.block_evaluations == 2 * 4 + 3 + 1  # rows 0 and 2 are the same until guidance parts them
+    assert error(found, torch.cat([predict([row])[0] for row in range(3)])) < 1e-12

@@ -14,7 +14,7 @@ from pagopt.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("precise")
 
-FAMILIES = ("flux", "flux2", "qwen")
+FAMILIES = ("flux", "flux2", "qwen", "chroma")
 
 
 def check(variant, transformer, recipes, arguments, grid=GRID):
@@ -80,7 +80,7 @@ def mixed(rows, variant):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
-@pytest.mark.parametrize("variant", ["flux", "flux_schnell", "flux2", "flux2_klein", "qwen"])
+@pytest.mark.parametrize("variant", ["flux", "flux_schnell", "flux2", "flux2_klein", "qwen", "chroma"])
 def test_rows_of_any_number(transformers, variant, rows):
     """Three rows are as many as text tokens, and eight as many as tokens: tables of positions are no batches."""
     text = 2 if rows == 8 else TEXT
@@ -99,6 +99,28 @@ def test_padding_anywhere(transformers, kind):
         for scale in (1.0, 2.0, 3.0)
     ]
     check("qwen", transformers["qwen"], recipes, arguments | {"encoder_hidden_states_mask": mask})
+
+
+CHROMA_MASKS = {
+    # diffusers adds these to the logits: nothing is hidden, but what has less is looked at less.
+    "soft": torch.tensor([[1, 0, 1, 0], [0, 1, 1, 1], [1, 1, 1, 1]]).double(),
+    "fractions": torch.tensor([[1, 0.3, 2, 0], [0, 0.5, 1, 1], [-1, 1, 1, 1]]).double(),
+    "hard": torch.tensor([[1, 0, 1, 0], [0, 1, 1, 1], [1, 1, 1, 1]]).bool(),
+}
+
+
+@pytest.mark.parametrize("path", ["straight", "fisher_rao"])
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("mask", CHROMA_MASKS)
+def test_masks_of_chroma(transformers, mask, kind, path):
+    arguments = inputs("chroma", 3, text=4)
+    seen = torch.nn.functional.pad(CHROMA_MASKS[mask], (0, GRID[0] * GRID[1]), value=1)
+    target, options = TARGETS[kind]
+    recipes = [
+        Recipe("L0.H1 L3.H0", strength=0.8, target=target, target_options=options, path=path, scale=scale)
+        for scale in (1.0, 2.0, 3.0)
+    ]
+    check("chroma", transformers["chroma"], recipes, arguments | {"attention_mask": seen})
 
 
 def test_what_the_padding_holds_does_not_matter(transformers):
@@ -159,14 +181,14 @@ def test_equal_rows_are_computed_once(transformers, variant):
     assert guidance.block_evaluations == blocks + sum(blocks - first for first in firsts)
 
 
-@pytest.mark.parametrize("variant", ["flux", "qwen"])
+@pytest.mark.parametrize("variant", ["flux", "qwen", "chroma"])
 def test_controlnet_residuals_fork_at_the_input(transformers, variant):
     """They are added between the blocks, so the copies must be there from the start. Still exact."""
     blocks, width = BLOCKS[variant], transformers[variant].inner_dim
     shape = (3, GRID[0] * GRID[1], width)
     arguments = inputs(variant, 3)
     arguments["controlnet_block_samples"] = [normal(*shape, seed=40), normal(*shape, seed=41)]
-    if variant == "flux":
+    if variant != "qwen":
         arguments["controlnet_single_block_samples"] = [normal(*shape, seed=42)]
     recipes = [Recipe(f"L{blocks - 1}.H0", scale=2.0), Recipe("L1.H1", target="blur"), Recipe(scale=0)]
     guidance = check(variant, transformers[variant], recipes, arguments)

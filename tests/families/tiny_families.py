@@ -1,4 +1,4 @@
-"""Tiny transformers and pipelines of the real diffusers classes with random weights, in float64: FLUX.1, FLUX.2, Qwen.
+"""Tiny transformers and pipelines of the real diffusers classes with random weights, in float64.
 
 A variant is a family and how its transformer is configured. Text comes as embeddings, so that no pipeline has a text
 encoder, and latents as they are, so that only the pipeline that cannot do without has a decoder.
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKLFlux2,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Pipeline,
@@ -30,9 +32,10 @@ VARIANTS = {
     "flux2": {"guidance_embeds": True},
     "flux2_klein": {"guidance_embeds": False},
     "qwen": {},
+    "chroma": {},
 }
-BLOCKS = {"flux": 4, "flux_schnell": 4, "flux2": 4, "flux2_klein": 4, "qwen": 3}
-HEADS = {"flux": 2, "flux_schnell": 2, "flux2": 3, "flux2_klein": 3, "qwen": 3}
+BLOCKS = {"flux": 4, "flux_schnell": 4, "flux2": 4, "flux2_klein": 4, "qwen": 3, "chroma": 4}
+HEADS = {"flux": 2, "flux_schnell": 2, "flux2": 3, "flux2_klein": 3, "qwen": 3, "chroma": 2}
 
 diffusers.utils.logging.set_verbosity_error()
 
@@ -66,6 +69,18 @@ def make_transformer(variant, seed=0, **config):
         model = QwenImageTransformer2DModel(
             num_layers=3, attention_head_dim=8, axes_dims_rope=(2, 2, 4), out_channels=CHANNELS, **common
         )
+    elif variant == "chroma":
+        model = ChromaTransformer2DModel(
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=16,
+            axes_dims_rope=(4, 6, 6),
+            approximator_num_channels=16,
+            approximator_hidden_dim=24,
+            approximator_layers=1,
+            **common,
+        )
+        model.register_to_config(guidance_embeds=False)  # in the published configuration, and read for inpainting
     else:
         model = FluxTransformer2DModel(
             num_layers=2,
@@ -103,6 +118,8 @@ def make_pipeline(variant, transformer):
         pipe = Flux2KleinPipeline(**parts | {"vae": vae.to(transformer.dtype).eval()})
     elif variant == "qwen":
         pipe = QwenImagePipeline(**parts)
+    elif variant == "chroma":
+        pipe = ChromaPipeline(**parts)
     else:
         pipe = FluxPipeline(**parts, text_encoder_2=None, tokenizer_2=None)
     pipe.set_progress_bar_config(disable=True)
@@ -113,14 +130,17 @@ def normal(*shape, seed, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def embeddings(variant, rows, seed, text=TEXT, masked=True, dtype=torch.float64):
+def embeddings(variant, rows, seed, text=TEXT, grid=GRID, masked=True, dtype=torch.float64):
     """Arguments of the transformer that say what to draw."""
     found = {"encoder_hidden_states": normal(rows, text, WIDTH, seed=seed, dtype=dtype)}
     if variant in ("flux", "flux_schnell"):
         found["pooled_projections"] = normal(rows, 8, seed=seed + 1, dtype=dtype)
-    if variant == "qwen" and masked:  # rows of 1, 2, ... tokens, the rest is padding
-        lengths = torch.arange(seed, seed + rows) % text + 1
-        found["encoder_hidden_states_mask"] = (torch.arange(text) < lengths[:, None]).long()
+    lengths = torch.arange(seed, seed + rows) % text + 1  # rows of 1, 2, ... tokens, the rest is padding
+    mask = torch.arange(text) < lengths[:, None]
+    if variant == "qwen" and masked:
+        found["encoder_hidden_states_mask"] = mask.long()
+    if variant == "chroma" and masked:  # of image tokens too
+        found["attention_mask"] = torch.nn.functional.pad(mask.to(dtype), (0, grid[0] * grid[1]), value=1.0)
     return found
 
 
@@ -147,7 +167,7 @@ def inputs(variant, rows, seed=0, text=TEXT, grid=GRID, masked=True):
     """All arguments of the transformer but the timestep."""
     return {
         "hidden_states": normal(rows, grid[0] * grid[1], CHANNELS, seed=seed + 100),
-        **embeddings(variant, rows, seed, text, masked),
+        **embeddings(variant, rows, seed, text, grid, masked),
         **positions(variant, rows, text, grid),
         **distilled(variant, rows),
     }
@@ -177,11 +197,16 @@ def run(pipe, variant, prompt, latents, steps=3, g=1.0, negative=None, grid=GRID
             call[theirs] = prompt[ours]
             if negative is not None:
                 call[f"negative_{theirs}"] = negative[ours]
+    if variant == "chroma":  # the pipeline itself adds the image tokens
+        tokens = grid[0] * grid[1]
+        call["prompt_attention_mask"] = prompt["attention_mask"][:, :-tokens]
+        if negative is not None:
+            call["negative_prompt_attention_mask"] = negative["attention_mask"][:, :-tokens]
     if negative is not None:
         call["negative_prompt_embeds"] = negative["encoder_hidden_states"]
     if variant.startswith("flux2"):
         call["latents"] = latents.mT.unflatten(-1, grid)
-    if variant == "flux2_klein":
+    if variant in ("flux2_klein", "chroma"):
         call["guidance_scale"] = g
     else:
         call["guidance_scale"] = 3.5 if VARIANTS[variant].get("guidance_embeds") else None

@@ -1,4 +1,4 @@
-"""FLUX.2 and Qwen-Image from end to end, on tiny random models in folders, with text encoders of the real classes."""
+"""FLUX.2, Qwen-Image and Chroma from end to end: tiny random models in folders, text encoders of the real classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import ChromaImg2ImgPipeline, ChromaInpaintPipeline, DiffusionPipeline
+from PIL import Image
 
 from pagopt.cli import main
 from pagopt.errors import ModelError
@@ -46,7 +47,7 @@ def scales(family: str, cfg: float, distilled: float) -> dict[str, Any]:
     """The guidance scales, as each pipeline calls them."""
     if family == "qwen-image":
         return {"true_cfg_scale": cfg, "negative_prompt": ""}
-    return {"guidance_scale": cfg if family == "flux2-klein" else distilled}
+    return {"guidance_scale": distilled if family == "flux2" else cfg}
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
@@ -96,3 +97,33 @@ cfg_scales: {[] if family == "flux2" else [2.0]}
     with guided(pipe, Recipe.load(out / "recipe.json")) as guidance:
         pipe(prompt="dog", num_inference_steps=2, **scales(family, 1.0, 4.0), **SIZE)
     assert guidance.steps == 2
+
+
+@pytest.mark.parametrize("kind", [ChromaImg2ImgPipeline, ChromaInpaintPipeline])
+def test_chroma_on_pictures(kind: Any) -> None:
+    """Image-to-image and inpainting, from prompts of unequal length: a plain recipe changes nothing, another does."""
+    pipe = kind(**MAKERS["chroma"]().components)
+    pipe.text_encoder.eval()  # it was made, not loaded, and would drop out
+    pipe.set_progress_bar_config(disable=True)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    holes = {"mask_image": Image.new("L", (16, 16), 255)} if kind is ChromaInpaintPipeline else {}
+
+    def draw() -> Any:
+        return pipe(
+            ["cat " * 40, "a house"],
+            negative_prompt=["blurred"] * 2,
+            image=picture,
+            strength=0.5,
+            num_inference_steps=4,
+            generator=torch.Generator().manual_seed(5),
+            output_type="np",
+            **holes,
+            **SIZE,
+        ).images
+
+    plain = draw()
+    with guided(pipe, Recipe()) as nothing:
+        assert np.array_equal(draw(), plain)
+    with guided(pipe, [RECIPE, Recipe("L3.H0", target="uniform", path="fisher_rao", scale=3.0)]) as guidance:
+        assert (np.abs(draw() - plain).max(axis=(1, 2, 3)) > 0.01).all()
+    assert (nothing.calls, guidance.calls, guidance.steps) == (4, 4, 2)  # two of four steps run, in two branches

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pagopt.errors import RecipeError, UnknownName
 from pagopt.targets import PATHS, Target, View, known_targets, make_target, move, register_target
 from pagopt.targets.paths import fisher_rao, log_linear
-from pagopt.targets.view import chunks
+from pagopt.targets.view import chunks, widened
 
 GRID, TEXT, PAIRS, WIDTH = (3, 4), 5, 2, 6
 IMAGE = GRID[0] * GRID[1]
@@ -37,11 +37,14 @@ CASES = [
 
 
 def make_view(seed=0, image_first=True, masked=False, dtype=torch.float64):
+    """``masked`` is True, False or "soft"."""
     generator = torch.Generator().manual_seed(seed)
     q, k, v = (torch.randn(PAIRS, TOKENS, WIDTH, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3))
     image, text = (slice(0, IMAGE), slice(IMAGE, TOKENS)) if image_first else (slice(TEXT, TOKENS), slice(0, TEXT))
     mask = None
-    if masked:
+    if masked == "soft":
+        q, k = widened(q, k, torch.linspace(-0.5, 1.5, PAIRS * TOKENS, dtype=dtype).view(PAIRS, TOKENS))
+    elif masked:
         mask = torch.ones(PAIRS, TOKENS, dtype=torch.bool)
         mask[0, text.stop - 2 : text.stop] = False
     cut = IMAGE if image_first else TEXT
@@ -53,7 +56,7 @@ def rows_of(target, view):
 
 
 @pytest.mark.parametrize("image_first", [True, False])
-@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("masked", [True, False, "soft"])
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_the_short_cut_is_the_map_times_v(name, options, masked, image_first):
     view, target = make_view(1, image_first, masked), make_target(name, options)
@@ -65,6 +68,15 @@ def test_the_short_cut_is_the_map_times_v(name, options, masked, image_first):
         assert torch.allclose(got, want, rtol=1e-12, atol=1e-13)
         part = slice(rows.start + 1, rows.stop - 2)  # pieces of a stream too
         assert torch.allclose(target.values(view, part).expand(PAIRS, -1, -1), want[:, 1:-2], rtol=1e-12, atol=1e-13)
+
+
+def test_a_soft_mask_adds_to_the_logits():
+    q, k, v = (torch.randn(PAIRS, TOKENS, WIDTH, dtype=torch.float64) for _ in range(3))
+    soft = torch.rand(PAIRS, TOKENS, dtype=torch.float64)
+    view = View([v], slice(TEXT, TOKENS), slice(0, TEXT), GRID, lambda: widened(q, k, soft))
+    want = q @ k.mT / math.sqrt(WIDTH) + soft[:, :, None] * soft[:, None, :]
+    assert torch.allclose(view.logits(slice(0, TOKENS)), want, rtol=1e-12)
+    assert torch.allclose(view.attend(view.q), want.softmax(dim=-1) @ v, rtol=1e-12)
 
 
 def written_out(view, name, options):
