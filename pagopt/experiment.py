@@ -95,7 +95,7 @@ def configuration(study: Study, name: str, options: dict[str, Any]) -> dict[str,
 class Run:
     """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar.
 
-    ``check`` looks at the model before the folder is touched, and may refuse it.
+    ``check`` may refuse model or study before the folder is touched; by default it does where a budget pays for nothing.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Run:
         quiet: bool = False,
         store: Path | None = None,
         offload: str | None = None,
-        check: Callable[[Run], None] = lambda run: None,
+        check: Callable[[Run], None] | None = None,
     ) -> None:
         self.study = study
         self.name = name
@@ -126,11 +126,15 @@ class Run:
         self.layers = sorted({head.block for head in self.pool})
         settings = (study.steps, study.height, study.width, study.distilled_guidance, study.compile, offload)
         self.renderer = Renderer(pipe, *settings)
-        check(self)
+        self.images = study.images(len(self.pool), len(self.layers))
+        self.fixed = sum(self.images.values()) - self.images["search"]
+        if check is None:
+            self.budget.left(self.fixed)
+        else:
+            check(self)
         self.trainer = make_trainer(**options)
         if self.trainer.is_global_zero:
             folder.claim()
-        self.images = study.images(len(self.pool), len(self.layers))
         self.progress = Progress(sum(self.images.values()), disable=quiet or not self.trainer.is_global_zero)
         self.trainer.callbacks.append(self.progress)
         self.store = Store(store or folder.path / "store")
@@ -202,7 +206,7 @@ class Run:
         """Search within the budget."""
         self.progress.label("round 1")
         spending = Spending(
-            fixed=sum(self.images.values()) - self.images["search"],
+            fixed=self.fixed,
             reserved=self.images["held-out tasks"],
             drawn=self.evaluator.images_generated,
             start=start,

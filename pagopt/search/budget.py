@@ -30,6 +30,9 @@ PACED = 8
 """Images that have to be drawn before they say how long one takes."""
 
 
+HINT = "Raise it, or leave out cfg_scales, compare_layers or held-out prompts."
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a run may cost: a number of images or a time, and only one of them.
@@ -60,6 +63,24 @@ class Budget:
         if not (budget.images or budget.seconds):
             raise StudyError(f"budget is {text!r}: that pays for nothing")
         return budget
+
+    def left(self, fixed: int) -> int | None:
+        """Images that are left for the search.
+
+        Args:
+            fixed: Those of everything but the search.
+
+        Returns:
+            ``None`` where they are not limited.
+
+        Raises:
+            StudyError: If none are.
+        """
+        if self.images is not None and self.images <= fixed:
+            raise StudyError(
+                f"the comparison of this study takes {fixed} images alone, and its budget is {self.images}. {HINT}"
+            )
+        return None if self.images is None else self.images - fixed
 
 
 class Spent(Exception):
@@ -142,15 +163,7 @@ def search_within(
     Raises:
         StudyError: If the budget does not pay for a first round.
     """
-    images, until, pace = None, None, 0.0
-    hint = "Raise it, or leave out cfg_scales, compare_layers or held-out prompts."
-    if budget.images is not None:
-        images = budget.images - spending.fixed
-        if images < 1:
-            raise StudyError(
-                f"the comparison of this study takes {spending.fixed} images alone, and its budget is "
-                f"{budget.images}. {hint}"
-            )
+    images, until, pace = budget.left(spending.fixed), None, 0.0
     if budget.seconds is not None:
         if spending.drawn >= PACED:  # else the store had them, and the clock alone says when it is over
             pace = spending.agree((time.monotonic() - spending.start) / spending.drawn)
@@ -160,7 +173,7 @@ def search_within(
         if images is not None and images < 1:
             raise StudyError(
                 f"the comparison of this study takes {spending.fixed * pace:.0f} s alone, and its budget is "
-                f"{budget.seconds:.0f} s. {hint} What is drawn is kept."
+                f"{budget.seconds:.0f} s. {HINT} What is drawn is kept."
             )
     if isinstance(searcher, Racing) and images is not None:
         searcher = replace(searcher, budget=images)

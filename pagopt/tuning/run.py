@@ -62,8 +62,7 @@ def tune(
         batch_size: Images in one batch, on each process.
         trainer: Options of Lightning's ``Trainer``.
         store: Folder for images and scores, which several runs may share at once; by default ``out / "store"``.
-        storage: Where the Optuna study is kept: a URL, or the path of a journal file; by default SQLite in ``out``.
-            Several workers may share it.
+        storage: Of the Optuna study, which workers may share: a URL or a journal file; by default SQLite in ``out``.
         study_name: Of the Optuna study; by default ``name``.
         artifacts: Folder for each trial's pictures, which several workers may share; by default ``out / "artifacts"``.
         offload: Keep networks off the GPU while they are not needed: "model" or "sequential".
@@ -115,7 +114,7 @@ class TuningRun:
         offload: str | None = None,
     ) -> None:
         self.tuning, self.name, self.start, self.space = tuning, name, start, space
-        self.run = Run(tuning.study, name, folder, batch_size, options, quiet, store, offload, self._check_model)
+        self.run = Run(tuning.study, name, folder, batch_size, options, quiet, store, offload, check=self._check_model)
         self.trainer = self.run.trainer
         self.scoring = Scoring(tuning, self.run)
         self.goals = self.scoring.goals

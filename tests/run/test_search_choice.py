@@ -127,7 +127,6 @@ def test_a_budget_of_time_that_runs_out_stops_at_the_last_round(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("budget", "says"),
     [
-        ("10-images", "takes 22 images alone, and its budget is 10"),
         (
             "24-images",
             "not pay for the first round of the search: the search would take up to 26 images, and has 2",
@@ -141,6 +140,14 @@ def test_a_budget_that_is_too_small_says_so_and_keeps_what_is_drawn(
     with pytest.raises(StudyError, match=says):
         run_study(replace(study, budget=budget), "tiny", tmp_path / "run", trainer=TRAINER)
     assert drawn(tmp_path / "run") > 0
+
+
+def test_a_budget_below_that_of_the_comparison_is_refused_before_anything_is_drawn(
+    study: Study, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError, match="takes 22 images alone, and its budget is 10"):
+        run_study(replace(study, budget="10-images"), "tiny", tmp_path / "run", trainer=TRAINER)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
