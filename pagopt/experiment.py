@@ -95,7 +95,7 @@ def configuration(study: Study, name: str, options: dict[str, Any]) -> dict[str,
 class Run:
     """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar.
 
-    ``check`` may refuse model or study before the folder is touched; by default it does where a budget pays for nothing.
+    ``check`` may refuse model or study before the folder is touched; by default a budget that pays for nothing is.
     """
 
     def __init__(
