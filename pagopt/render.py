@@ -71,14 +71,14 @@ class Renderer:
         distilled_guidance: float | None = None,
         compile: bool = False,
     ) -> None:
-        default = pipe.default_sample_size * pipe.vae_scale_factor
+        self._family = family_of(pipe)
+        default = self._family.default_size(pipe)
         self.pipe = pipe
         self.steps = steps
         self.height = default if height is None else height
         self.width = default if width is None else width
         if steps < 1:
             raise StudyError(f"steps must be at least 1, not {steps}")
-        self._family = family_of(pipe)
         multiple = self._family.pixels(pipe)
         for name, size in (("height", self.height), ("width", self.width)):
             if size < multiple or size % multiple:
