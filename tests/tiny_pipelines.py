@@ -1,4 +1,5 @@
-"""Tiny whole pipelines of FLUX.2, FLUX.2-klein and Qwen-Image with random weights: the real classes, text encoders too.
+"""Tiny whole pipelines of FLUX.2, FLUX.2-klein, Qwen-Image and Z-Image with random weights: the real classes, text
+encoders too.
 
 Only their tokenizers are simpler, one token a letter, and that of FLUX.2-dev stands in for a processor of texts and
 pictures, which needs torchvision. Pictures have 16 x 16 pixels.
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
@@ -18,6 +20,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
@@ -29,6 +33,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3Model,
 )
 
 __all__ = ["MAKERS"]
@@ -148,4 +153,38 @@ def make_qwen() -> QwenImagePipeline:
     )
 
 
-MAKERS = {"flux2": make_flux2, "flux2-klein": make_klein, "qwen-image": make_qwen}
+def make_z_image() -> ZImagePipeline:
+    """3 blocks of 2 heads, with a Qwen 3 of two layers, since the pipeline reads the last but one."""
+    torch.manual_seed(5)
+    encoder = Qwen3Model(Qwen3Config(num_hidden_layers=2, head_dim=8, **TEXT))
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=16,
+        n_layers=3,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=TEXT["hidden_size"],
+        axes_dims=[4, 2, 2],
+        axes_lens=[1024, 16, 16],
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        sample_size=16,
+        shift_factor=0.1,
+    )
+    return ZImagePipeline(
+        transformer=spread(transformer),
+        vae=vae,
+        text_encoder=spread(encoder, std=1.0),
+        tokenizer=letters(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+MAKERS = {"flux2": make_flux2, "flux2-klein": make_klein, "qwen-image": make_qwen, "z-image": make_z_image}

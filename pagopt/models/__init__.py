@@ -19,6 +19,7 @@ from pagopt.models.flux import FLUX
 from pagopt.models.flux2 import FLUX2, FLUX2Klein
 from pagopt.models.qwen_image import QwenImage
 from pagopt.models.sd3 import SD3
+from pagopt.models.z_image import ZImage
 
 __all__ = [
     "ALIASES",
@@ -36,7 +37,7 @@ __all__ = [
     "scorer_folder",
 ]
 
-FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), FLUX2Klein(), QwenImage())
+FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), FLUX2Klein(), QwenImage(), ZImage())
 
 ALIASES: dict[str, str] = {
     "emoji": str(EMBEDDED / "pipeline"),
@@ -48,6 +49,8 @@ ALIASES: dict[str, str] = {
     "flux2-dev": "black-forest-labs/FLUX.2-dev",
     "flux2-klein": "black-forest-labs/FLUX.2-klein-4B",
     "qwen-image": "Qwen/Qwen-Image",
+    "z-image": "Tongyi-MAI/Z-Image",
+    "z-image-turbo": "Tongyi-MAI/Z-Image-Turbo",
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

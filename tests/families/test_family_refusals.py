@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import QwenImageEditPipeline, QwenImagePipeline
 from diffusers.models.transformers.transformer_flux2 import Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor
-from reference import error
+from explicit import error
 from tiny_families import (
     BLOCKS,
     CHANNELS,
@@ -29,7 +29,14 @@ from pagopt.guide import guided
 from pagopt.models import ALIASES, FAMILIES, family_of, resolve_model
 from pagopt.recipe import Recipe
 
-NAMES = {"flux": "flux", "flux_schnell": "flux", "flux2": "flux2", "flux2_klein": "flux2-klein", "qwen": "qwen-image"}
+NAMES = {
+    "flux": "flux",
+    "flux_schnell": "flux",
+    "flux2": "flux2",
+    "flux2_klein": "flux2-klein",
+    "qwen": "qwen-image",
+    "zimage": "z-image",
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -69,7 +76,7 @@ def test_pipelines_that_join_pictures_to_the_latents(transformers):
 
 def call(variant, transformer, recipe, **changes):
     pipe = make_pipeline(variant, transformer)
-    arguments = inputs(variant, 1) | {"timestep": at(schedule(pipe)[0], 1)} | changes
+    arguments = inputs(variant, 1) | {"timestep": at(variant, schedule(pipe)[0], 1)} | changes
     with torch.no_grad(), guided(pipe, recipe):
         transformer(**arguments, return_dict=False)
 
@@ -161,10 +168,11 @@ def test_arguments_for_classifier_free_guidance(transformers):
     pipes = {variant: make_pipeline(variant, transformers[variant]) for variant in VARIANTS}
     assert cfg_arguments(pipes["qwen"], 3.0) == {"true_cfg_scale": 3.0}
     assert cfg_arguments(pipes["flux2_klein"], 3.0) == {"guidance_scale": 3.0}
+    assert cfg_arguments(pipes["zimage"], 3.0) == {"guidance_scale": 2.0}
     assert cfg_arguments(pipes["flux2"], 1.0) == {}
     with pytest.raises(ModelError, match=r"FLUX\.2-dev does no classifier-free guidance"):
         cfg_arguments(pipes["flux2"], 3.0)
     pipes["flux2_klein"].register_to_config(is_distilled=True)
     with pytest.raises(ModelError, match="distilled model"):
         cfg_arguments(pipes["flux2_klein"], 3.0)
-    assert [family_of(pipe).pixels(pipe) for pipe in pipes.values()] == [16, 16, 16, 4, 16]
+    assert [family_of(pipe).pixels(pipe) for pipe in pipes.values()] == [16, 16, 16, 4, 16, 16]

@@ -1,4 +1,4 @@
-"""FLUX.2 and Qwen-Image from end to end, on tiny random models in folders, with text encoders of the real classes."""
+"""FLUX.2, Qwen-Image and Z-Image from end to end: tiny random models in folders, with real classes of text encoders."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def scales(family: str, cfg: float, distilled: float) -> dict[str, Any]:
     """The guidance scales, as each pipeline calls them."""
     if family == "qwen-image":
         return {"true_cfg_scale": cfg, "negative_prompt": ""}
+    if family == "z-image":
+        return {"guidance_scale": cfg - 1}
     return {"guidance_scale": cfg if family == "flux2-klein" else distilled}
 
 
