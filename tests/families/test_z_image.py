@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    ZImageControlNetInpaintPipeline,
     ZImageControlNetModel,
     ZImageControlNetPipeline,
     ZImageInpaintPipeline,
@@ -72,14 +73,26 @@ def with_decoder(kind, pipe, **parts):
     return made
 
 
-def by_hand(pipe, prompt, negative, latents, g, until=1.0, limit=None):
-    """The loop of the pipeline, with truncated and normalised classifier-free guidance."""
+def by_hand(pipe, prompt, negative, latents, g, until=1.0, limit=None, control=None):
+    """The loop of the pipeline, with truncated and normalised classifier-free guidance.
+
+    ``control`` is what its ControlNet gets beside the arguments of the transformer.
+    """
+
+    def given(text, moment):
+        if control is None:
+            return text | moment
+        pictures = list(unpacked(moment["hidden_states"])[:, :, None])
+        with torch.no_grad():
+            added = pipe.controlnet(pictures, moment["timestep"], captions(text), control, conditioning_scale=0.8)
+        return text | moment | {"controlnet_block_samples": added}
+
     sigmas, timesteps = pipe.scheduler.sigmas, pipe.scheduler.timesteps
     for i, timestep in enumerate(timesteps):
         moment = {"hidden_states": latents, "timestep": at("zimage", timestep, ROWS)}
-        cond = predict(pipe.transformer, [None] * ROWS, prompt | moment, GRID)
-        uncond = predict(pipe.transformer, [None] * ROWS, negative | moment, GRID)
-        perturbed = predict(pipe.transformer, RECIPES, prompt | moment, GRID)
+        cond = predict(pipe.transformer, [None] * ROWS, given(prompt, moment), GRID)
+        uncond = predict(pipe.transformer, [None] * ROWS, given(negative, moment), GRID)
+        perturbed = predict(pipe.transformer, RECIPES, given(prompt, moment), GRID)
         off = moment["timestep"][0] > until
         velocity = torch.empty_like(cond)
         for row, recipe in enumerate(RECIPES):
@@ -133,14 +146,18 @@ def test_inpainting_of_everything(drawn):
 
 
 @pytest.mark.usefixtures("precise")
-def test_a_controlnet(drawn, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [(ZImageControlNetPipeline, CHANNELS // 4), (ZImageControlNetInpaintPipeline, CHANNELS // 2 + 1)],
+)
+def test_a_controlnet(drawn, monkeypatch, kind, channels):
     """What it adds depends on the latents, and so on all guidance before."""
     monkeypatch.setattr(ZSingleStreamAttnProcessor, "__call__", doubled(ZSingleStreamAttnProcessor.__call__))
     pipe, prompt, negative, latents = drawn
     torch.manual_seed(2)
     controlnet = ZImageControlNetModel(
         control_layers_places=[0, 1],
-        control_in_dim=CHANNELS // 4,
+        control_in_dim=channels,
         dim=8 * HEADS["zimage"],
         n_refiner_layers=1,
         n_heads=HEADS["zimage"],
@@ -148,30 +165,18 @@ def test_a_controlnet(drawn, monkeypatch):
     )
     for parameter in controlnet.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.2)  # its last projections begin at zero
-    pipe = with_decoder(ZImageControlNetPipeline, pipe, controlnet=controlnet.double().eval())
+    pipe = with_decoder(kind, pipe, controlnet=controlnet.double().eval())
     seen = []
     pipe.controlnet.register_forward_pre_hook(lambda module, given: seen.append(given[3][:ROWS]))
     arguments = {"control_image": torch.rand(ROWS, 3, *SIZE), "controlnet_conditioning_scale": 0.8}
+    if kind is ZImageControlNetInpaintPipeline:
+        arguments |= {"image": torch.rand(ROWS, 3, *SIZE), "mask_image": torch.rand(ROWS, 1, *SIZE).round()}
     plain = run(pipe, "zimage", prompt, latents, steps=2, g=2.0, negative=negative, **arguments)
     with guided(pipe, RECIPES) as guidance:
         found = run(pipe, "zimage", prompt, latents, steps=2, g=2.0, negative=negative, **arguments)
     assert guidance.block_evaluations == 2 * BLOCKS["zimage"] * 3 * ROWS
 
-    def controlled(text, moment):
-        pictures = list(unpacked(moment["hidden_states"])[:, :, None])
-        residuals = pipe.controlnet(pictures, moment["timestep"], captions(text), seen[0], conditioning_scale=0.8)
-        return text | moment | {"controlnet_block_samples": residuals}
-
-    wanted, sigmas = latents, pipe.scheduler.sigmas
-    for i, timestep in enumerate(pipe.scheduler.timesteps):
-        moment = {"hidden_states": wanted, "timestep": at("zimage", timestep, ROWS)}
-        with torch.no_grad():
-            given, without = controlled(prompt, moment), controlled(negative, moment)
-        cond, perturbed = (predict(pipe.transformer, which, given, GRID) for which in ([None] * ROWS, RECIPES))
-        uncond = predict(pipe.transformer, [None] * ROWS, without, GRID)
-        scales = torch.tensor([recipe.scale for recipe in RECIPES])[:, None, None]
-        velocity = uncond + 2.0 * (cond - uncond) + scales * (cond - perturbed)
-        wanted = wanted - (sigmas[i + 1] - sigmas[i]) * velocity
+    wanted = by_hand(pipe, prompt, negative, latents, 2.0, control=seen[0])
     assert error(plain, wanted) > 1e-3
     assert error(found, wanted) < 1e-10
 
