@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -88,13 +89,20 @@ def check_effect(fork: Fork, images: Sequence[int], plain: Tensor, perturbed: Te
             )
 
 
-def warn_of_scale(recipes: Sequence[Recipe], cfg: float) -> bool:
-    """Warn if a recipe was made for another scale of classifier-free guidance than the pipeline's; whether it did."""
+def warn_of_scale(recipes: Sequence[Recipe], cfg: float, offset: float) -> bool:
+    """Warn if a recipe was made for another scale of classifier-free guidance than the pipeline's; whether it did.
+
+    Args:
+        recipes: In use.
+        cfg: The pipeline's scale ``g``.
+        offset: What ``g`` is above the pipeline's own number, see :attr:`pagopt.models.Family.scale_offset`.
+    """
     for recipe in recipes:
-        if recipe.cfg is not None and recipe.cfg != cfg:
+        if recipe.cfg is not None and not math.isclose(recipe.cfg, cfg):
+            fitting = recipe.cfg - offset
             warnings.warn(
-                f"the recipe was made for guidance_scale={recipe.cfg:g}, but the pipeline runs with {cfg:g}: pass "
-                f"guidance_scale={recipe.cfg:g} to get what was searched",
+                f"the recipe was made for guidance_scale={fitting:g}, but the pipeline runs with {cfg - offset:g}: "
+                f"pass guidance_scale={fitting:g} to get what was searched",
                 stacklevel=2,
             )
             return True

@@ -40,7 +40,7 @@ class _Site:
     def __init__(self, streams: int, heads: int, width: int, kinds: tuple[str, ...]) -> None:
         self.targets: tuple[Target, ...] = ()
         self.strengths: tuple[Tensor, ...] = ()
-        self.text = 0
+        self.image: tuple[int, int | None] = (0, None)
         self.reached = False
         self.values: list[Tensor | None] = [None] * streams
         self.heads, self.kinds, self.width = heads, kinds, width
@@ -57,15 +57,17 @@ class _Site:
         values = [part for part in self.values if part is not None]
         output = given[..., : self.width]
         start = sum(part.shape[1] for part in values[:stream])
-        skip = self.text if self.kinds[stream] == "joint" else 0
+        skip, stop = self.image if self.kinds[stream] == "joint" else (0, None)
         for target, strength in zip(self.targets, self.strengths, strict=True):
             if target.rows == "all":
                 rows = slice(start, start + output.shape[1])
                 output = interpolate(output, target.values(self._view(values), rows), strength)
             elif self.kinds[stream] != "text":
-                rows = slice(start + skip, start + output.shape[1])
-                image = interpolate(output[:, skip:], target.values(self._view(values), rows), strength)
-                output = torch.cat([output[:, :skip], image], dim=1) if skip else image
+                rows = slice(start + skip, start + (output.shape[1] if stop is None else stop))
+                image = interpolate(output[:, skip:stop], target.values(self._view(values), rows), strength)
+                parts = [output[:, :skip]] if skip else []
+                parts += [image] if stop is None else [image, output[:, stop:]]
+                output = torch.cat(parts, dim=1) if len(parts) > 1 else image
         self.reached = True
         if self.width < given.shape[-1]:
             output = torch.cat([output, given[..., self.width :]], dim=-1)
@@ -149,7 +151,7 @@ class CompiledBlock:
         module.__class__ = _mixtures.setdefault((kind, own), type(own.__name__, (kind, own), {}))
         module.__dict__.update(attributes)
 
-    def begin(self, moves: Mapping[str, tuple[Move, ...]], plain_rows: int, text: int) -> bool:
+    def begin(self, moves: Mapping[str, tuple[Move, ...]], plain_rows: int, image: slice) -> bool:
         """Say what this step does at each site, or that the graph cannot do it and the block runs uncompiled.
 
         A site without moves, beside one with, gets strengths of 0: so a block has two graphs, not one for each set of
@@ -158,7 +160,7 @@ class CompiledBlock:
         Args:
             moves: By site.
             plain_rows: Rows before the copies, which are left alone.
-            text: Text tokens that a joint stream begins with.
+            image: The image tokens of a joint stream.
 
         Returns:
             Whether the graph does it.
@@ -175,7 +177,7 @@ class CompiledBlock:
             state.strengths = tuple(given.get(target, nothing) for target in targets)
             for strength in state.strengths:
                 torch._dynamo.maybe_mark_dynamic(strength, 0)
-            state.text, state.reached = text, False
+            state.image, state.reached = (image.start, image.stop), False
         return True
 
     def _can(self, move: Move) -> bool:

@@ -29,9 +29,8 @@ from pagopt.fork import Fork, SiteKey
 from pagopt.models import Family, family_of
 from pagopt.models.sampling import Sampling
 from pagopt.perturb import guide
-from pagopt.recipe import STRAIGHT, Recipe
-from pagopt.sites import SiteHooks
-from pagopt.targets import make_target
+from pagopt.recipe import Recipe
+from pagopt.sites import site_hooks
 
 __all__ = ["Guidance", "guided"]
 
@@ -99,28 +98,12 @@ class Guidance:
             self._heads.check(item.heads)
         if not self._recipes:
             raise GuidanceError("guided() got an empty list of recipes: give one for each image")
-        targets = {
-            key: make_target(key[0], dict(key[1]), key[2])
-            for key in {(item.target, item.target_options, item.path) for item in self._recipes}
-        }
         self._plain = all(item.is_plain for item in self._recipes)
         if not self._plain:
             checks.check_not_compiled(transformer)
         self._blocks = self._family.blocks(self.transformer)
-        # At every used site, whether some target there looks at queries.
-        used: dict[tuple[int, str], bool] = {}
-        for item in self._recipes:
-            looks = targets[item.target, item.target_options, item.path].needs_queries or item.path != STRAIGHT
-            for head in item.heads:
-                used[head.block, head.site] = used.get((head.block, head.site), False) or looks
-        self._needs_grid = any(used.values())
-        sites = () if self._plain else self._family.attentions(self.transformer)
-        self._sites = {site.key: SiteHooks(site, self._family, used[site.key]) for site in sites if site.key in used}
-        for item in self._recipes if self._sites else ():
-            for head in item.heads:
-                streams = self._sites[head.block, head.site].attention.streams
-                sees_text = any(stream.tokens != "image" for stream in streams)
-                targets[item.target, item.target_options, item.path].check_site(sees_text)
+        self._sites = site_hooks(self._family, self.transformer, self._recipes)
+        self._needs_grid = any(site.with_queries for site in self._sites.values())
         self._compiled = [found for block in self._blocks if (found := compiled_block(block)) is not None]
         self._signature = inspect.signature(self.transformer.forward)
         self._forks: dict[Any, Fork] = {}
@@ -133,7 +116,7 @@ class Guidance:
         self._passing.close()
         self._fork: Fork | None = None
         self._distinct: Distinct | None = None
-        self._skips = self._again = False
+        self._held: Tensor | None = None  # what the tail made of the copies
         self._cfg = 1.0
         for site in self._sites.values():
             site.reset()
@@ -163,6 +146,8 @@ class Guidance:
         for module in self._family.tail(self.transformer):
             enter = partial(self._enter_tail, len(self._blocks), _names(module))
             add(module.register_forward_pre_hook(enter, with_kwargs=True))
+            if self._family.leaves_at_tail:
+                add(module.register_forward_hook(self._leave_tail))
         for (number, _), site in self._sites.items():
             if compiled_block(self._blocks[number]) is None:  # a graph would be made anew for its hooks
                 site.install(add)
@@ -181,24 +166,22 @@ class Guidance:
         """Before the transformer: decide which rows are guided in this step."""
         self._reset()
         self.calls += 1
-        given = self._signature.bind_partial(*args, **kwargs).arguments
+        given = self._family.batched(self._signature.bind_partial(*args, **kwargs).arguments)
         if given.get("skip_layers") is not None:  # the pipeline's own skip-layer guidance
-            self._skips = True
             return None
         if self._sampling.is_unconditional(given["hidden_states"]):
-            self._again = True
             return None
         self._correction = None
         rows = int(given["hidden_states"].shape[0])
-        self._offset, self._cfg = offset, _ = self._sampling.conditional(rows)
-        recipes = self._recipes * (rows - offset) if self._shared else self._recipes
-        if len(recipes) != rows - offset:
+        self._offset, count, self._cfg = self._sampling.conditional(rows, given["timestep"])
+        recipes = self._recipes * count if self._shared else self._recipes
+        if len(recipes) != count:
             raise GuidanceError(
-                f"{len(recipes)} recipes for {rows - offset} images: give one recipe for all, or one for each image "
+                f"{len(recipes)} recipes for {count} images: give one recipe for all, or one for each image "
                 "(prompts x num_images_per_prompt)"
             )
         if self._family.branches == "batch" and not self._warned:  # elsewhere the pipeline keeps its scale to itself
-            self._warned = checks.warn_of_scale(recipes, self._cfg)
+            self._warned = checks.warn_of_scale(recipes, self._sampling.scale(), self._family.scale_offset)
         if self._plain:
             return None
         step, steps = self._sampling.step(given["timestep"])
@@ -210,7 +193,7 @@ class Guidance:
         if images:
             self._plan(given, images, recipes, rows, at_input)
             changed = self._fork.enter_input(given) if at_input and self._fork is not None else changed
-        return None if changed is None else ((), changed)
+        return None if changed is None else ((), self._family.unbatched(changed))
 
     def _share_rows(self, given: Mapping[str, Any], rows: int) -> dict[str, Any] | None:
         """Leave equal rows out, as long as there are any; the arguments that remain."""
@@ -241,15 +224,15 @@ class Guidance:
             self._forks[key] = Fork(kept, plans, self._heads, self._family.shared, at_input)
         self._fork = fork = self._forks[key]
         grid = self._family.grid(given, self.transformer) if self._needs_grid else None
-        text = int(given["encoder_hidden_states"].shape[1])
+        image = self._family.image_tokens(given)
         moves = {site: fork.moves(site, like=given["hidden_states"]) for site in fork.sites}
         for number in {block for block, _ in moves}:
             here = {name: items for (block, name), items in moves.items() if block == number}
             compiled = compiled_block(self._blocks[number])
-            if compiled is None or not compiled.begin(here, kept, text):
+            if compiled is None or not compiled.begin(here, kept, image):
                 for name, items in here.items():
                     site = self._sites[number, name]
-                    site.begin(items, kept, text, grid)
+                    site.begin(items, kept, image, grid)
                     if compiled is not None:
                         site.install(lambda handle: self._passing.callback(handle.remove))
 
@@ -260,7 +243,7 @@ class Guidance:
         given = dict(zip(names, args, strict=False)) | kwargs
         if self._fork is not None:
             given = self._fork.enter(given, number)
-        states: Tensor = given["hidden_states"]
+        states: Tensor = given[names[0]]
         self.block_evaluations += states.shape[0]
         return None if self._fork is None else ((), given)
 
@@ -272,10 +255,20 @@ class Guidance:
             return None
         return (), self._fork.enter(dict(zip(names, args, strict=False)) | kwargs, blocks)
 
+    def _leave_tail(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        """After such a module, where nothing behind it knows of copies: take them out."""
+        if self._fork is None or self._fork.at_input:
+            return None
+        self._held = output[self._fork.rows :]
+        return output[: self._fork.rows]
+
     def _finish(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After the transformer: combine, and return a batch of the size that the pipeline knows."""
-        fork, sample = self._fork, output[0]
-        if (self._skips or self._again) and self._correction is not None:
+        fork = self._fork
+        if fork is None and self._distinct is None and self._correction is None:
+            return None
+        sample = self._family.predictions(output[0], self._held, self.transformer)
+        if self._correction is not None:  # of the conditional call before this one
             # The pipeline goes on with g (cond - uncond), or s (cond - skipped). With cond guided, the same shift in
             # the other prediction keeps the difference pure.
             result = sample.index_add(0, *self._correction)
@@ -292,12 +285,12 @@ class Guidance:
             place = torch.tensor(images, device=sample.device)
             result = result.index_copy(0, place + self._offset, combined)
             self._correction = (place, combined - plain)
-        elif self._distinct is not None:
-            result = self._distinct.expand(sample)
         else:
-            return None
+            assert self._distinct is not None
+            result = self._distinct.expand(sample)
         self._reset()
-        return (result, *output[1:]) if isinstance(output, tuple) else type(output)(sample=result)
+        given = self._family.returned(result)
+        return (given, *output[1:]) if isinstance(output, tuple) else type(output)(sample=given)
 
     def _reached(self, key: SiteKey) -> bool:
         """Whether the outputs of a site were moved in this forward."""

@@ -124,8 +124,8 @@ class _GuiderSampling(Sampling):
     def is_unconditional(self, latents: Tensor) -> bool:
         return bool(self._pipe.is_unconditional)
 
-    def conditional(self, rows: int) -> tuple[int, float]:
-        return 0, 1.0
+    def scale(self) -> float:
+        return 1.0
 
     def step(self, timestep: Tensor) -> tuple[int, int]:
         step, steps = self._pipe._step, self._pipe._num_inference_steps

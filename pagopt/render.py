@@ -83,12 +83,12 @@ class Renderer:
         compile: bool = False,
         offload: str | None = None,
     ) -> None:
-        default = pipe.default_sample_size * pipe.vae_scale_factor
+        self._family = family_of(pipe)
+        default = self._family.default_size(pipe)
         self.pipe = pipe
         self.steps = _positive(steps)
         self.height = default if height is None else height
         self.width = default if width is None else width
-        self._family = family_of(pipe)
         multiple = self._family.pixels(pipe)
         for name, size in (("height", self.height), ("width", self.width)):
             if size < multiple or size % multiple:

@@ -5,7 +5,7 @@ Only forward hooks, no processor is swapped: whatever kernel computes the attent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from pagopt.errors import GuidanceError
-from pagopt.fork import Move
+from pagopt.fork import Move, SiteKey
 from pagopt.models.anatomy import Attention, Family, Tap
 from pagopt.perturb import interpolate
-from pagopt.targets import View, move
+from pagopt.recipe import STRAIGHT, Recipe
+from pagopt.targets import View, make_target, move
 from pagopt.targets.view import widened
 
-__all__ = ["SiteHooks"]
+__all__ = ["SiteHooks", "site_hooks"]
 
 
 class SiteHooks:
@@ -28,7 +29,7 @@ class SiteHooks:
     Attributes:
         moves: What is to be done in this forward; nothing where empty.
         first: The first row that it is done to.
-        text: Text tokens that a joint stream begins with.
+        image: The image tokens of a joint stream; its other tokens are text.
         grid: Rows and columns of the image tokens.
         reached: Streams whose output was moved in this forward.
     """
@@ -44,15 +45,15 @@ class SiteHooks:
         """Forget the forward."""
         self.moves: tuple[Move, ...] = ()
         self.first = 0
-        self.text = 0
+        self.image = slice(0, None)
         self.grid: tuple[int, int] | None = None
         self.reached: set[int] = set()
         self._seen: dict[tuple[str, int], Tensor] = {}
         self._call: Mapping[str, Any] = {}
 
-    def begin(self, moves: tuple[Move, ...], first: int, text: int, grid: tuple[int, int] | None) -> None:
+    def begin(self, moves: tuple[Move, ...], first: int, image: slice, grid: tuple[int, int] | None) -> None:
         """Say what the coming forward does: attributes of the same names."""
-        self.moves, self.first, self.text, self.grid = moves, first, text, grid
+        self.moves, self.first, self.image, self.grid = moves, first, image, grid
 
     def install(self, add: Callable[[Any], object]) -> None:
         """Register all hooks; ``add`` takes their handles."""
@@ -113,8 +114,8 @@ class SiteHooks:
             return [(slice(start, start + count), slice(0, count))]
         if kind == "text":
             return []
-        skip = self.text if kind == "joint" else 0
-        return [(slice(start + skip, start + count), slice(skip, count))]
+        place = slice(*(self.image if kind == "joint" else slice(None)).indices(count)[:2])
+        return [(slice(start + place.start, start + place.stop), place)]
 
     def _spans(self, values: list[Tensor]) -> tuple[slice, slice]:
         """Image and text tokens in the joint map."""
@@ -126,7 +127,9 @@ class SiteHooks:
             elif stream.tokens == "text":
                 text = slice(start, stop)
             else:
-                text, image = slice(start, start + self.text), slice(start + self.text, stop)
+                first, last, _ = self.image.indices(part.shape[1])
+                image = slice(start + first, start + last)
+                text = slice(start, image.start) if first else slice(image.stop, stop)
             start = stop
         return image, text
 
@@ -155,7 +158,7 @@ class SiteHooks:
                 for i, stream in enumerate(self.attention.streams):
                     norm, part = stream.norms[which], pick(self._seen[name, i])
                     parts.append(part if norm is None else norm(part))
-                found.append(torch.cat(list(self.family.rotate(parts, self._call)), dim=1))
+                found.append(torch.cat(list(self.family.rotate(parts, self._call, copies + self.first)), dim=1))
             queries, keys = found
             soft = self.family.soft_mask(self._call)
             return (queries, keys) if soft is None else widened(queries, keys, soft[self.first :][copies])
@@ -169,6 +172,33 @@ class SiteHooks:
         result = self._by_head(output).clone()
         result[copies, :, heads] = moved
         return result.flatten(-2)
+
+
+def site_hooks(family: Family, transformer: nn.Module, recipes: Sequence[Recipe]) -> dict[SiteKey, SiteHooks]:
+    """The hooks, not installed yet, of all sites at which some recipe has a head.
+
+    Raises:
+        UnknownName: If a recipe names a target that does not exist.
+        RecipeError: If a target means nothing at one of its sites.
+    """
+    kinds = {(item.target, item.target_options, item.path) for item in recipes}
+    targets = {kind: make_target(kind[0], dict(kind[1]), kind[2]) for kind in kinds}
+    used: dict[SiteKey, bool] = {}  # whether some target there looks at queries
+    for item in recipes:
+        looks = targets[item.target, item.target_options, item.path].needs_queries or item.path != STRAIGHT
+        for head in item.heads:
+            used[head.block, head.site] = used.get((head.block, head.site), False) or looks
+    if all(item.is_plain for item in recipes):
+        return {}
+    found = {
+        site.key: SiteHooks(site, family, used[site.key]) for site in family.attentions(transformer) if site.key in used
+    }
+    for item in recipes:
+        for head in item.heads:
+            streams = found[head.block, head.site].attention.streams
+            sees_text = any(stream.tokens != "image" for stream in streams)
+            targets[item.target, item.target_options, item.path].check_site(sees_text)
+    return found
 
 
 def _replaced(whole: Tensor, place: slice, piece: Tensor) -> Tensor:

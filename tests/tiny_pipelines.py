@@ -1,4 +1,4 @@
-"""Tiny whole pipelines of FLUX.2, Qwen-Image and Chroma with random weights: the real classes, text encoders too.
+"""Tiny whole pipelines of FLUX.2, Qwen-Image, Chroma and Z-Image with random weights, text encoders included.
 
 Only their tokenizers are simpler, one token a letter, and that of FLUX.2-dev stands in for a processor of texts and
 pictures, which needs torchvision. Pictures have 16 x 16 pixels.
@@ -21,6 +21,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
@@ -32,6 +34,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
@@ -153,6 +156,19 @@ def make_qwen() -> QwenImagePipeline:
     )
 
 
+def plain_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        sample_size=16,
+        shift_factor=0.1,
+    )
+
+
 def make_chroma() -> ChromaPipeline:
     """2 double and 2 single blocks of 2 heads, with a T5 of one layer, and the 512 tokens that the pipeline pads to."""
     torch.manual_seed(5)
@@ -170,23 +186,43 @@ def make_chroma() -> ChromaPipeline:
         approximator_layers=1,
     )
     transformer.register_to_config(guidance_embeds=False)  # in the published configuration, and read for inpainting
-    vae = AutoencoderKL(
-        block_out_channels=(4, 4),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=2,
-        sample_size=16,
-        shift_factor=0.1,
-    )
     return ChromaPipeline(
         transformer=spread(transformer),
-        vae=vae,
+        vae=plain_vae(),
         text_encoder=spread(T5EncoderModel(config), std=1.0),
         tokenizer=letters(),
         scheduler=scheduler(),
     )
 
 
-MAKERS = {"flux2": make_flux2, "flux2-klein": make_klein, "qwen-image": make_qwen, "chroma": make_chroma}
+def make_z_image() -> ZImagePipeline:
+    """3 blocks of 2 heads, with a Qwen 3 of two layers, since the pipeline reads the last but one."""
+    torch.manual_seed(5)
+    encoder = Qwen3Model(Qwen3Config(num_hidden_layers=2, head_dim=8, **TEXT))
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=16,
+        n_layers=3,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=TEXT["hidden_size"],
+        axes_dims=[4, 2, 2],
+        axes_lens=[1024, 16, 16],
+    )
+    return ZImagePipeline(
+        transformer=spread(transformer),
+        vae=plain_vae(),
+        text_encoder=spread(encoder, std=1.0),
+        tokenizer=letters(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+MAKERS = {
+    "flux2": make_flux2,
+    "flux2-klein": make_klein,
+    "qwen-image": make_qwen,
+    "chroma": make_chroma,
+    "z-image": make_z_image,
+}

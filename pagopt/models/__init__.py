@@ -21,6 +21,7 @@ from pagopt.models.flux2 import FLUX2, FLUX2Klein
 from pagopt.models.qwen_image import QwenImage
 from pagopt.models.sd3 import SD3
 from pagopt.models.weights import Weights
+from pagopt.models.z_image import ZImage
 
 __all__ = [
     "ALIASES",
@@ -39,7 +40,7 @@ __all__ = [
     "scorer_folder",
 ]
 
-FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), FLUX2Klein(), QwenImage(), Chroma())
+FAMILIES: tuple[Family, ...] = (SD3(), FLUX(), FLUX2(), FLUX2Klein(), QwenImage(), Chroma(), ZImage())
 
 ALIASES: dict[str, str] = {
     "emoji": str(EMBEDDED / "pipeline"),
@@ -52,6 +53,8 @@ ALIASES: dict[str, str] = {
     "flux2-klein": "black-forest-labs/FLUX.2-klein-4B",
     "qwen-image": "Qwen/Qwen-Image",
     "chroma": "lodestones/Chroma1-HD",
+    "z-image": "Tongyi-MAI/Z-Image",
+    "z-image-turbo": "Tongyi-MAI/Z-Image-Turbo",
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pagopt.errors import ModelError
 from pagopt.heads import HeadMap
 
-__all__ = ["Attention", "Family", "Output", "Stream", "Tap", "double_streams", "split_taps"]
+__all__ = ["Attention", "Family", "Output", "Stream", "Tap"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,8 @@ class Stream:
     """One run of tokens in an attention, with projections of its own.
 
     Attributes:
-        tokens: What they are. "joint" is text and then image tokens through the same projections.
+        tokens: What they are. "joint" is text and image tokens through the same projections, see
+            :meth:`Family.image_tokens`.
         queries: The projections that can give Q; exactly one of them runs in each forward.
         keys: The same for K.
         values: The same for V.
@@ -101,12 +102,17 @@ class Family(ABC):
         pipelines: Class names of its pipelines.
         processors: Class names of the attention processors whose arithmetic is known: softmax attention of
             all streams jointly, then the output projections and nothing between.
-        branches: How its pipelines do classifier-free guidance: "batch" calls the transformer once on
-            [unconditional, conditional] rows, "calls" on the conditional and then on the unconditional ones.
+        branches: How its pipelines do classifier-free guidance: "batch" calls the transformer once on both kinds of
+            rows, "calls" on the conditional and then on the unconditional ones.
+        conditional_first: Whether the conditional rows come before the unconditional ones in one batch.
+        scale_offset: What the scale ``g`` of ``uncond + g (cond - uncond)`` is above the number that its pipelines
+            call ``guidance_scale``: 1 where they do ``cond + guidance_scale (cond - uncond)``.
         shared: Names of arguments of the transformer and its blocks that have no batch dimension.
         residuals: Names of arguments of the transformer, batch-first, that are added between its blocks, as by a
             ControlNet. Where one is given, the copies join at the input.
         time_divisor: The pipeline hands on a timestep divided by this.
+        leaves_at_tail: Whether the transformer, behind the modules of its :meth:`tail`, can take no more rows than it
+            was called with. What they give for the copies is kept for :meth:`predictions` then.
     """
 
     name: ClassVar[str]
@@ -114,9 +120,12 @@ class Family(ABC):
     pipelines: ClassVar[tuple[str, ...]]
     processors: ClassVar[frozenset[str]]
     branches: ClassVar[Literal["batch", "calls"]] = "batch"
+    conditional_first: ClassVar[bool] = False
+    scale_offset: ClassVar[float] = 0.0
     shared: ClassVar[frozenset[str]] = frozenset()
     residuals: ClassVar[frozenset[str]] = frozenset()
     time_divisor: ClassVar[float] = 1.0
+    leaves_at_tail: ClassVar[bool] = False
 
     @abstractmethod
     def head_map_from_config(self, config: Mapping[str, Any]) -> HeadMap:
@@ -139,12 +148,61 @@ class Family(ABC):
     def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
         """Rows and columns of the image tokens, from the arguments of the transformer."""
 
-    def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any]) -> Sequence[Tensor]:
+    def batched(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments of the transformer, batch-first, under the names that most transformers of diffusers give them:
+        ``hidden_states``, ``timestep``, ``encoder_hidden_states``."""
+        return given
+
+    def unbatched(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as the transformer takes them, from what :meth:`batched` gave, with more or fewer rows."""
+        return dict(given)
+
+    def predictions(self, sample: Any, copies: Tensor | None, transformer: nn.Module) -> Tensor:
+        """What the transformer predicts, batch-first.
+
+        Args:
+            sample: What it returned.
+            copies: What the tail gave for the copies, where the family says :attr:`leaves_at_tail`.
+            transformer: The same.
+        """
+        found: Tensor = sample
+        return found
+
+    def returned(self, predictions: Tensor) -> Any:
+        """Predictions, batch-first, as the transformer returns them."""
+        return predictions
+
+    def image_tokens(self, given: Mapping[str, Any]) -> slice:
+        """Where the image tokens are in a joint stream, from the arguments of the transformer (as batches)."""
+        return slice(int(given["encoder_hidden_states"].shape[1]), None)
+
+    def passed(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the pipeline hands on for these timesteps of its scheduler.
+
+        In the very arithmetic of the pipeline, so that half precision rounds alike.
+
+        Args:
+            timesteps: Any shape.
+            dtype: Of what the transformer got.
+        """
+        return timesteps if self.time_divisor == 1 else timesteps.to(dtype) / self.time_divisor
+
+    def pauses(self, pipe: Any, timestep: Tensor) -> bool:
+        """Whether the pipeline leaves out classifier-free guidance at a timestep, although it has a scale for it.
+
+        Args:
+            pipe: While it runs.
+            timestep: As the transformer gets it.
+        """
+        return False
+
+    def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any], rows: Tensor) -> Sequence[Tensor]:
         """Put the positions into queries or keys.
 
         Args:
             parts: Normalised queries or keys of each stream, (P, tokens, width of a head).
             call: The keyword arguments of the attention module.
+            rows: The row of the batch that each of the P belongs to, (P,).
 
         Returns:
             The same shapes; as they are where a family has no rotary embedding.
@@ -178,7 +236,7 @@ class Family(ABC):
             with ``negative_`` before them the pipeline takes a negative prompt.
         """
 
-    def join(self, rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def join(self, rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
         """The arguments of a batch, from what :meth:`encode` gave for each of its prompts."""
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
@@ -189,6 +247,10 @@ class Family(ABC):
         Raises:
             ModelError: If it is above 1 and this pipeline has no classifier-free guidance.
         """
+
+    def default_size(self, pipe: Any) -> int:
+        """Height and width in pixels of the images that the pipeline draws by default."""
+        return int(pipe.default_sample_size * pipe.vae_scale_factor)
 
     def pixels(self, pipe: Any) -> int:
         """Height and width of an image must be multiples of this."""
@@ -217,39 +279,3 @@ class Family(ABC):
                 "does not know (an IP-Adapter, or a processor set by other code?); known: "
                 f"{', '.join(sorted(self.processors))}"
             )
-
-
-def split_taps(
-    attention: nn.Module, plain: tuple[str, str, str], fused: str, width: int
-) -> tuple[tuple[Tap, ...], tuple[Tap, ...], tuple[Tap, ...]]:
-    """Taps of Q, K and V: from projections of their own, and from the fused one after ``fuse_qkv_projections``.
-
-    Args:
-        attention: The attention module.
-        plain: Attribute names of the three projections.
-        fused: Attribute name of the fused projection, which need not be there.
-        width: heads * head width.
-    """
-    together = getattr(attention, fused, None)
-    found = []
-    for number, name in enumerate(plain):
-        taps = [Tap(module, 0, width)] if (module := getattr(attention, name, None)) is not None else []
-        if together is not None:
-            taps.append(Tap(together, number * width, (number + 1) * width))
-        found.append(tuple(taps))
-    return found[0], found[1], found[2]
-
-
-def double_streams(attention: Any, width: int) -> tuple[Stream, Stream]:
-    """The streams [text, image] of an attention with diffusers' names for the projections of both.
-
-    Args:
-        attention: The attention module.
-        width: heads * head width.
-    """
-    own = split_taps(attention, ("to_q", "to_k", "to_v"), "to_qkv", width)
-    added = split_taps(attention, ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv", width)
-    return (
-        Stream("text", *added, (attention.norm_added_q, attention.norm_added_k), Output(attention.to_add_out, width)),
-        Stream("image", *own, (attention.norm_q, attention.norm_k), Output(attention.to_out[0], width)),
-    )

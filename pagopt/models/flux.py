@@ -16,7 +16,8 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
 from pagopt.heads import HeadMap, Site
-from pagopt.models.anatomy import Attention, Family, Output, Stream, double_streams, split_taps
+from pagopt.models.anatomy import Attention, Family, Output, Stream
+from pagopt.models.taps import double_streams, split_taps
 
 __all__ = ["FLUX", "grid_of_ids", "rotate_joint"]
 
@@ -86,7 +87,7 @@ class FLUX(Family):
     def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
         return grid_of_ids(given["img_ids"])
 
-    def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any]) -> Sequence[Tensor]:
+    def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any], rows: Tensor) -> Sequence[Tensor]:
         return rotate_joint(parts, call.get("image_rotary_emb"))
 
 

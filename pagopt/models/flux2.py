@@ -16,8 +16,9 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from pagopt.errors import ModelError
-from pagopt.models.anatomy import Attention, Output, Stream, Tap, double_streams
+from pagopt.models.anatomy import Attention, Output, Stream, Tap
 from pagopt.models.flux import FLUX
+from pagopt.models.taps import double_streams
 
 __all__ = ["FLUX2", "FLUX2Klein"]
 

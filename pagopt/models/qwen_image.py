@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from pagopt.errors import ModelError
 from pagopt.heads import HeadMap, Site
-from pagopt.models.anatomy import Attention, Family, double_streams
+from pagopt.models.anatomy import Attention, Family
+from pagopt.models.taps import double_streams
 
 __all__ = ["QwenImage"]
 
@@ -97,7 +98,7 @@ class QwenImage(Family):
         _, rows, columns = _shapes(given)[0]
         return int(rows), int(columns)
 
-    def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any]) -> Sequence[Tensor]:
+    def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any], rows: Tensor) -> Sequence[Tensor]:
         rotary = call.get("image_rotary_emb")
         if rotary is None:
             return parts

@@ -49,28 +49,43 @@ class Sampling:
         self._latents = None if again else (latents, schedule)
         return again
 
-    def conditional(self, rows: int) -> tuple[int, float]:
-        """The first conditional row of a batch, and the scale ``g`` of classifier-free guidance (1 without it).
+    def scale(self) -> float:
+        """The scale ``g`` of classifier-free guidance that this call of the pipeline has; 1 without.
 
-        Under CFG the batch is [unconditional, conditional]. Where the branches are calls of their own, all rows are
-        conditional and ``g`` is taken care of elsewhere.
+        Where the branches are calls of their own, it is 1 here, and ``g`` is taken care of elsewhere.
+
+        Raises:
+            GuidanceError: If this pipeline is not running.
+        """
+        if self._family.branches == "calls":
+            return 1.0
+        with_cfg = getattr(self._pipe, "do_classifier_free_guidance", None)
+        if with_cfg is None:
+            raise GuidanceError("the transformer was called, but not by the pipeline that is guided; call that one")
+        return float(self._pipe.guidance_scale) + self._family.scale_offset if with_cfg else 1.0
+
+    def conditional(self, rows: int, timestep: Tensor) -> tuple[int, int, float]:
+        """The first conditional row of a batch, how many there are, and ``g`` in this call of the transformer.
+
+        Under CFG in one batch, conditional and unconditional rows are its halves.
+
+        Args:
+            rows: Of the batch.
+            timestep: As the transformer gets it.
 
         Raises:
             GuidanceError: If the batch cannot have been made by this pipeline.
         """
-        if self._family.branches == "calls":
-            return 0, 1.0
-        with_cfg = getattr(self._pipe, "do_classifier_free_guidance", None)
-        if with_cfg is None:
-            raise GuidanceError("the transformer was called, but not by the pipeline that is guided; call that one")
-        if not with_cfg:
-            return 0, 1.0
+        scale = self.scale()
+        if scale == 1 or self._family.pauses(self._pipe, timestep):
+            return 0, rows, 1.0
         if rows % 2:
             raise GuidanceError(
                 f"{rows} rows cannot be halves of classifier-free guidance: was another pipeline called that shares "
                 "this transformer? Call the one that is guided"
             )
-        return rows // 2, float(self._pipe.guidance_scale)
+        half = rows // 2
+        return 0 if self._family.conditional_first else half, half, scale
 
     def step(self, timestep: Tensor) -> tuple[int, int]:
         """Number of the current step, and of all steps that this call of the pipeline takes.
@@ -89,9 +104,7 @@ class Sampling:
             raise GuidanceError("the transformer was called, but not by the pipeline that is guided; call that one")
         if self._read is None or self._read[0] is not timesteps or self._read[1] != count:
             executed = timesteps[-count:] if count else timesteps
-            # In the very arithmetic of the pipeline, so that half precision rounds alike.
-            passed = executed if self._family.time_divisor == 1 else executed.to(timestep.dtype)
-            levels = passed.to(timestep.device) / self._family.time_divisor
+            levels = self._family.passed(executed.to(timestep.device), timestep.dtype)
             self._levels = list(dict.fromkeys(zip(executed.tolist(), levels.tolist(), strict=True)))
             self._read = (timesteps, count)
         now = timestep.reshape(-1)[0].item()

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from pagopt.heads import HeadMap, Site
-from pagopt.models.anatomy import Attention, Family, Output, Stream, split_taps
+from pagopt.models.anatomy import Attention, Family, Output, Stream
+from pagopt.models.taps import split_taps
 
 __all__ = ["SD3"]
 

@@ -7,10 +7,12 @@ import diffusers.models.transformers.transformer_flux2 as flux2_module
 import diffusers.models.transformers.transformer_qwenimage as qwen_module
 import pytest
 import torch
-from tiny_families import VARIANTS, make_transformer
+from diffusers.models.transformers.transformer_z_image import ZSingleStreamAttnProcessor
+from tiny_families import VARIANTS, doubled, make_transformer
 
 import pagopt.models.flux
 import pagopt.models.qwen_image
+import pagopt.models.z_image
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,8 +35,9 @@ def precise(monkeypatch):
     """The rotary embeddings of diffusers, without their rounding to float32, which would hide errors below 1e-7."""
     for module in (flux_module, flux2_module, pagopt.models.flux):
         monkeypatch.setattr(module, "apply_rotary_emb", _rotary)
-    for module in (qwen_module, pagopt.models.qwen_image):
+    for module in (qwen_module, pagopt.models.qwen_image, pagopt.models.z_image):
         monkeypatch.setattr(module, "apply_rotary_emb_qwen", _complex_rotary)
+    monkeypatch.setattr(ZSingleStreamAttnProcessor, "__call__", doubled(ZSingleStreamAttnProcessor.__call__))
 
 
 def _rotary(x, freqs_cis, sequence_dim):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from explicit import HAVE_ZEROS, TARGETS, error
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference import HAVE_ZEROS, TARGETS, error, guided_prediction
+from reference import guided_prediction
 from tiny_families import BLOCKS, GRID, HEADS, inputs
 from under_guidance import predict_under_guidance
 
@@ -31,7 +32,7 @@ def recipes(draw, variant):
 
 
 @pytest.mark.usefixtures("precise")
-@pytest.mark.parametrize("variant", ["flux", "flux2", "qwen", "chroma"])
+@pytest.mark.parametrize("variant", ["flux", "flux2", "qwen", "chroma", "zimage"])
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_recipes(transformers, variant, data):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import ChromaPipeline, QwenImage21Transformer2DModel, QwenImageEditPipeline, QwenImagePipeline
 from diffusers.models.transformers.transformer_flux2 import Flux2KVAttnProcessor, Flux2KVParallelSelfAttnProcessor
-from reference import error
+from explicit import error
 from tiny_families import (
     BLOCKS,
     CHANNELS,
@@ -17,6 +17,7 @@ from tiny_families import (
     VARIANTS,
     WIDTH,
     at,
+    call,
     inputs,
     make_pipeline,
     make_transformer,
@@ -36,6 +37,7 @@ NAMES = {
     "flux2_klein": "flux2-klein",
     "qwen": "qwen-image",
     "chroma": "chroma",
+    "zimage": "z-image",
 }
 
 
@@ -82,11 +84,11 @@ def test_qwen_image_21_is_no_qwen_image():
         family_of(model)
 
 
-def call(variant, transformer, recipe, **changes):
+def call_guided(variant, transformer, recipe, **changes):
     pipe = make_pipeline(variant, transformer)
-    arguments = inputs(variant, 1) | {"timestep": at(schedule(pipe)[0], 1)} | changes
+    arguments = inputs(variant, 1) | {"timestep": at(variant, schedule(pipe)[0], 1)} | changes
     with torch.no_grad(), guided(pipe, recipe):
-        transformer(**arguments, return_dict=False)
+        call(transformer, arguments)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +102,13 @@ def call(variant, transformer, recipe, **changes):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_doing_nothing_is_an_error(transformers, variant, recipe, message):
     with pytest.raises(GuidanceError, match=message):
-        call(variant, transformers[variant], recipe)
+        call_guided(variant, transformers[variant], recipe)
 
 
 @pytest.mark.parametrize("mode", ["extract", "cached"])
 def test_cached_keys_and_values(transformers, mode):
     with pytest.raises(GuidanceError, match="kv_cache_mode"):
-        call("flux2", transformers["flux2"], Recipe("L0.H0"), kv_cache_mode=mode, num_ref_tokens=2)
+        call_guided("flux2", transformers["flux2"], Recipe("L0.H0"), kv_cache_mode=mode, num_ref_tokens=2)
 
 
 @pytest.mark.parametrize("head", ["L0.H0", "L3.H0"])
@@ -117,7 +119,7 @@ def test_processors_with_a_cache(transformers, head):
     for block in transformer.single_transformer_blocks:
         block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
     with pytest.raises(GuidanceError, match="computed by Flux2KV"):
-        call("flux2", transformer, Recipe(head))
+        call_guided("flux2", transformer, Recipe(head))
 
 
 def test_reference_images(transformers):
@@ -126,13 +128,13 @@ def test_reference_images(transformers):
     ids = torch.cat([plain["img_ids"], plain["img_ids"] + torch.tensor([10, 0, 0, 0])], dim=1)
     states = torch.cat([plain["hidden_states"]] * 2, dim=1)
     with pytest.raises(GuidanceError, match="reference images"):
-        call("flux2", transformers["flux2"], Recipe("L0.H0"), img_ids=ids, hidden_states=states)
+        call_guided("flux2", transformers["flux2"], Recipe("L0.H0"), img_ids=ids, hidden_states=states)
 
 
 def test_several_pictures_in_a_row(transformers):
     states = torch.cat([inputs("qwen", 1)["hidden_states"]] * 2, dim=1)
     with pytest.raises(GuidanceError, match="several pictures"):
-        call("qwen", transformers["qwen"], Recipe("L0.H0"), img_shapes=[[(1, *GRID)] * 2], hidden_states=states)
+        call_guided("qwen", transformers["qwen"], Recipe("L0.H0"), img_shapes=[[(1, *GRID)] * 2], hidden_states=states)
 
 
 # Prompts. The text encoders are far too large to build here: a table of letters stands for what they give.
@@ -202,10 +204,11 @@ def test_arguments_for_classifier_free_guidance(transformers):
     pipes = {variant: make_pipeline(variant, transformers[variant]) for variant in VARIANTS}
     assert cfg_arguments(pipes["qwen"], 3.0) == {"true_cfg_scale": 3.0}
     assert cfg_arguments(pipes["chroma"], 3.0) == cfg_arguments(pipes["flux2_klein"], 3.0) == {"guidance_scale": 3.0}
+    assert cfg_arguments(pipes["zimage"], 3.0) == {"guidance_scale": 2.0}
     assert cfg_arguments(pipes["flux2"], 1.0) == {}
     with pytest.raises(ModelError, match=r"FLUX\.2-dev does no classifier-free guidance"):
         cfg_arguments(pipes["flux2"], 3.0)
     pipes["flux2_klein"].register_to_config(is_distilled=True)
     with pytest.raises(ModelError, match="distilled model"):
         cfg_arguments(pipes["flux2_klein"], 3.0)
-    assert [family_of(pipe).pixels(pipe) for pipe in pipes.values()] == [16, 16, 16, 4, 16, 16]
+    assert [family_of(pipe).pixels(pipe) for pipe in pipes.values()] == [16, 16, 16, 4, 16, 16, 16]

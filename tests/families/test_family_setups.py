@@ -9,8 +9,9 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import attention_backend
 from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
+from explicit import error
 from peft import LoraConfig
-from reference import error, guided_prediction, predict
+from reference import guided_prediction, predict
 from tiny_families import GRID, inputs, make_pipeline, normal
 from under_guidance import predict_under_guidance
 
@@ -19,7 +20,7 @@ from pagopt.errors import GuidanceError
 from pagopt.recipe import Recipe
 from tests.quantised import QUANTISERS
 
-FAMILIES = ("flux", "flux2", "qwen", "chroma")
+FAMILIES = ("flux", "flux2", "qwen", "chroma", "zimage")
 RECIPES = [
     Recipe("L1.H0 L2.H1", strength=0.6, scale=2.0),
     Recipe("L0.H1", target="temperature", scale=1.5),
@@ -55,7 +56,9 @@ def test_lora(transformers, variant):
     plain = predict_under_guidance(variant, model, RECIPES, inputs(variant, 3))[0]
     ends = ("to_q", "to_v", "add_v_proj", "to_add_out", "to_out.0", "to_qkv_mlp_proj", "attn.to_out", "proj_out")
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    model.add_adapter(LoraConfig(r=2, target_modules=[n for n in linear if "blocks." in n and n.endswith(ends)]))
+    model.add_adapter(
+        LoraConfig(r=2, target_modules=[n for n in linear if ("blocks." in n or "layers." in n) and n.endswith(ends)])
+    )
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_" in name:

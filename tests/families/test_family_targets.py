@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from reference import HAVE_ZEROS, TARGETS, error, guided_prediction, predict
+from explicit import HAVE_ZEROS, TARGETS, error
+from reference import guided_prediction, predict
 from tiny_families import BLOCKS, GRID, HEADS, TEXT, inputs, normal
 from under_guidance import predict_under_guidance
 
@@ -14,7 +15,7 @@ from pagopt.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("precise")
 
-FAMILIES = ("flux", "flux2", "qwen", "chroma")
+FAMILIES = ("flux", "flux2", "qwen", "chroma", "zimage")
 
 
 def check(variant, transformer, recipes, arguments, grid=GRID):
@@ -80,7 +81,7 @@ def mixed(rows, variant):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
-@pytest.mark.parametrize("variant", ["flux", "flux_schnell", "flux2", "flux2_klein", "qwen", "chroma"])
+@pytest.mark.parametrize("variant", ["flux", "flux_schnell", "flux2", "flux2_klein", "qwen", "chroma", "zimage"])
 def test_rows_of_any_number(transformers, variant, rows):
     """Three rows are as many as text tokens, and eight as many as tokens: tables of positions are no batches."""
     text = 2 if rows == 8 else TEXT
@@ -135,7 +136,7 @@ def test_what_the_padding_holds_does_not_matter(transformers):
     assert error(again, found) < 1e-12
 
 
-@pytest.mark.parametrize("variant", FAMILIES)
+@pytest.mark.parametrize("variant", ["flux", "flux2", "qwen"])
 def test_fused_projections(transformers, variant):
     transformer = copy.deepcopy(transformers[variant])
     recipes, arguments = mixed(3, variant), inputs(variant, 3)
@@ -181,14 +182,18 @@ def test_equal_rows_are_computed_once(transformers, variant):
     assert guidance.block_evaluations == blocks + sum(blocks - first for first in firsts)
 
 
-@pytest.mark.parametrize("variant", ["flux", "qwen", "chroma"])
+@pytest.mark.parametrize("variant", ["flux", "qwen", "chroma", "zimage"])
 def test_controlnet_residuals_fork_at_the_input(transformers, variant):
     """They are added between the blocks, so the copies must be there from the start. Still exact."""
-    blocks, width = BLOCKS[variant], transformers[variant].inner_dim
-    shape = (3, GRID[0] * GRID[1], width)
+    blocks = BLOCKS[variant]
+    if variant == "zimage":  # to all tokens: 32 of the image, and 64 of the longest caption
+        shape, places = (3, 96, transformers[variant].dim), [0, blocks - 1]
+    else:
+        shape, places = (3, GRID[0] * GRID[1], transformers[variant].inner_dim), [0, 1]
     arguments = inputs(variant, 3)
-    arguments["controlnet_block_samples"] = [normal(*shape, seed=40), normal(*shape, seed=41)]
-    if variant != "qwen":
+    residuals = {place: normal(*shape, seed=40 + i) for i, place in enumerate(places)}
+    arguments["controlnet_block_samples"] = residuals if variant == "zimage" else list(residuals.values())
+    if variant in ("flux", "chroma"):
         arguments["controlnet_single_block_samples"] = [normal(*shape, seed=42)]
     recipes = [Recipe(f"L{blocks - 1}.H0", scale=2.0), Recipe("L1.H1", target="blur"), Recipe(scale=0)]
     guidance = check(variant, transformers[variant], recipes, arguments)

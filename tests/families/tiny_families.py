@@ -1,10 +1,15 @@
 """Tiny transformers and pipelines of the real diffusers classes with random weights, in float64.
 
 A variant is a family and how its transformer is configured. Text comes as embeddings, so that no pipeline has a text
-encoder, and latents as they are, so that only the pipeline that cannot do without has a decoder.
+encoder, and latents as they are, so that only the pipeline that cannot do without has a decoder. All arguments and
+predictions are batch-first here, with image tokens as rows; :func:`call` brings them into the form of each transformer.
 """
 
 from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
 
 import diffusers
 import numpy as np
@@ -21,6 +26,8 @@ from diffusers import (
     FluxTransformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 
 TEXT, GRID = 3, (2, 3)  # tokens of the text; rows and columns of image tokens
@@ -33,9 +40,10 @@ VARIANTS = {
     "flux2_klein": {"guidance_embeds": False},
     "qwen": {},
     "chroma": {},
+    "zimage": {},
 }
-BLOCKS = {"flux": 4, "flux_schnell": 4, "flux2": 4, "flux2_klein": 4, "qwen": 3, "chroma": 4}
-HEADS = {"flux": 2, "flux_schnell": 2, "flux2": 3, "flux2_klein": 3, "qwen": 3, "chroma": 2}
+BLOCKS = {"flux": 4, "flux_schnell": 4, "flux2": 4, "flux2_klein": 4, "qwen": 3, "chroma": 4, "zimage": 3}
+HEADS = {"flux": 2, "flux_schnell": 2, "flux2": 3, "flux2_klein": 3, "qwen": 3, "chroma": 2, "zimage": 3}
 
 diffusers.utils.logging.set_verbosity_error()
 
@@ -51,6 +59,19 @@ class Euler64(FlowMatchEulerDiscreteScheduler):
         return (sample + step * model_output,)
 
 
+def doubled(function):
+    """A function of diffusers, from its own source, with float64 where that rounds to float32."""
+    source = textwrap.dedent(inspect.getsource(function))
+    names = dict(vars(sys.modules[function.__module__]))
+    exec(source.replace("torch.float32", "torch.float64").replace(".float()", ".double()"), names)
+    return names[function.__name__]
+
+
+def precise_pipeline(kind):
+    """A pipeline of Z-Image that does not round predictions and latents to float32."""
+    return type(f"{kind.__name__}64", (kind,), {"__call__": doubled(kind.__call__)})
+
+
 def make_transformer(variant, seed=0, **config):
     torch.manual_seed(seed)
     common = {
@@ -64,6 +85,21 @@ def make_transformer(variant, seed=0, **config):
     if variant.startswith("flux2"):
         model = Flux2Transformer2DModel(
             num_layers=2, num_single_layers=2, attention_head_dim=8, axes_dims_rope=(2, 2, 2, 2), **common
+        )
+    elif variant == "zimage":
+        model = ZImageTransformer2DModel(
+            **{
+                "in_channels": CHANNELS // 4,
+                "dim": 8 * HEADS[variant],
+                "n_layers": BLOCKS[variant],
+                "n_refiner_layers": 1,
+                "n_heads": HEADS[variant],
+                "n_kv_heads": HEADS[variant],
+                "cap_feat_dim": WIDTH,
+                "axes_dims": [4, 2, 2],
+                "axes_lens": [128, 16, 16],
+                **config,
+            }
         )
     elif variant == "qwen":
         model = QwenImageTransformer2DModel(
@@ -91,8 +127,10 @@ def make_transformer(variant, seed=0, **config):
             **common,
         )
     for name, parameter in model.named_parameters():  # far from the initialisation, where attention is nearly uniform
-        if "attn.norm_" in name:
+        if "attn.norm_" in name or "attention.norm_" in name:
             parameter.data.uniform_(1.0, 2.0)
+        elif name.endswith("pad_token"):
+            parameter.data.normal_()
         elif parameter.ndim > 1:
             parameter.data.mul_(2.5)
     return model.double().eval()
@@ -120,6 +158,9 @@ def make_pipeline(variant, transformer):
         pipe = QwenImagePipeline(**parts)
     elif variant == "chroma":
         pipe = ChromaPipeline(**parts)
+    elif variant == "zimage":
+        pipe = precise_pipeline(ZImagePipeline)(**parts)
+        pipe._guidance_scale = 0.0  # as if called without classifier-free guidance
     else:
         pipe = FluxPipeline(**parts, text_encoder_2=None, tokenizer_2=None)
     pipe.set_progress_bar_config(disable=True)
@@ -141,11 +182,19 @@ def embeddings(variant, rows, seed, text=TEXT, grid=GRID, masked=True, dtype=tor
         found["encoder_hidden_states_mask"] = mask.long()
     if variant == "chroma" and masked:  # of image tokens too
         found["attention_mask"] = torch.nn.functional.pad(mask.to(dtype), (0, grid[0] * grid[1]), value=1.0)
+    if variant == "zimage":  # of up to 32 tokens and of more, which are filled up to 32 and to 64
+        numbers = torch.arange(seed, seed + rows)
+        lengths = lengths + numbers % 2 * 32 if masked else torch.full((rows,), text)
+        longest = 32 + text
+        found["encoder_hidden_states"] = normal(rows, longest, WIDTH, seed=seed, dtype=dtype)
+        found["encoder_hidden_states_mask"] = (torch.arange(longest) < lengths[:, None]).long()
     return found
 
 
 def positions(variant, rows, text=TEXT, grid=GRID):
     """Arguments of the transformer that say where the tokens are."""
+    if variant == "zimage":
+        return {}
     if variant == "qwen":
         return {"img_shapes": [[(1, *grid)]] * rows}
     down, across = grid
@@ -179,39 +228,78 @@ def schedule(pipe, steps=4):
     return pipe.scheduler.timesteps
 
 
-def at(timestep, rows, dtype=torch.float64):
+def at(variant, timestep, rows, dtype=torch.float64):
     """A timestep as the transformer gets it from the pipelines."""
+    if variant == "zimage":
+        return (1000 - timestep.expand(rows)) / 1000
     return timestep.expand(rows).to(dtype) / 1000
+
+
+def packed(latents):
+    """(rows, channels, 2 r, 2 c) to image tokens: (rows, r * c, 4 channels)."""
+    rows, channels, down, across = latents.shape
+    parts = latents.reshape(rows, channels, down // 2, 2, across // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return parts.reshape(rows, -1, 4 * channels)
+
+
+def unpacked(tokens, grid=GRID):
+    """What :func:`packed` undoes."""
+    down, across = grid
+    parts = tokens.reshape(len(tokens), down, across, -1, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return parts.reshape(len(tokens), -1, 2 * down, 2 * across)
+
+
+def captions(prompt):
+    """The rows of the text without their padding."""
+    lengths = prompt["encoder_hidden_states_mask"].sum(dim=1).tolist()
+    return [row[:length] for row, length in zip(prompt["encoder_hidden_states"], lengths, strict=True)]
+
+
+def call(transformer, arguments, grid=GRID):
+    """One call of a transformer; the prediction, (rows, image tokens, channels)."""
+    if not isinstance(transformer, ZImageTransformer2DModel):
+        return transformer(**arguments, return_dict=False)[0]
+    own = ("hidden_states", "timestep", "encoder_hidden_states", "encoder_hidden_states_mask")
+    rest = {name: value for name, value in arguments.items() if name not in own}
+    pictures = list(unpacked(arguments["hidden_states"], grid)[:, :, None])
+    found = transformer(x=pictures, t=arguments["timestep"], cap_feats=captions(arguments), return_dict=False, **rest)
+    return packed(torch.stack(found[0])[:, :, 0])
 
 
 def run(pipe, variant, prompt, latents, steps=3, g=1.0, negative=None, grid=GRID, **arguments):
     """The latents after the last step of a stock pipeline call.
 
-    ``prompt`` and ``negative`` come from :func:`embeddings`, ``latents`` are packed: (rows, tokens, channels).
+    ``g`` is the scale of ``uncond + g (cond - uncond)``. ``prompt`` and ``negative`` come from :func:`embeddings`,
+    ``latents`` are packed: (rows, tokens, channels).
     """
     size = pipe.vae_scale_factor * 2
-    call = {"prompt_embeds": prompt["encoder_hidden_states"], "latents": latents}
+    given = {"prompt_embeds": prompt["encoder_hidden_states"], "latents": latents}
     names = {"pooled_projections": "pooled_prompt_embeds", "encoder_hidden_states_mask": "prompt_embeds_mask"}
     for ours, theirs in names.items():
-        if ours in prompt:
-            call[theirs] = prompt[ours]
+        if ours in prompt and variant != "zimage":
+            given[theirs] = prompt[ours]
             if negative is not None:
-                call[f"negative_{theirs}"] = negative[ours]
+                given[f"negative_{theirs}"] = negative[ours]
     if variant == "chroma":  # the pipeline itself adds the image tokens
         tokens = grid[0] * grid[1]
-        call["prompt_attention_mask"] = prompt["attention_mask"][:, :-tokens]
+        given["prompt_attention_mask"] = prompt["attention_mask"][:, :-tokens]
         if negative is not None:
-            call["negative_prompt_attention_mask"] = negative["attention_mask"][:, :-tokens]
+            given["negative_prompt_attention_mask"] = negative["attention_mask"][:, :-tokens]
     if negative is not None:
-        call["negative_prompt_embeds"] = negative["encoder_hidden_states"]
+        given["negative_prompt_embeds"] = negative["encoder_hidden_states"]
     if variant.startswith("flux2"):
-        call["latents"] = latents.mT.unflatten(-1, grid)
-    if variant in ("flux2_klein", "chroma"):
-        call["guidance_scale"] = g
+        given["latents"] = latents.mT.unflatten(-1, grid)
+    if variant == "zimage":
+        given |= {"prompt_embeds": captions(prompt), "latents": None if latents is None else unpacked(latents, grid)}
+        given["guidance_scale"] = g - 1
+        if negative is not None:
+            given["negative_prompt_embeds"] = captions(negative)
+    elif variant in ("flux2_klein", "chroma"):
+        given["guidance_scale"] = g
     else:
-        call["guidance_scale"] = 3.5 if VARIANTS[variant].get("guidance_embeds") else None
+        given["guidance_scale"] = 3.5 if VARIANTS[variant].get("guidance_embeds") else None
     if variant in ("flux", "flux_schnell", "qwen"):
-        call["true_cfg_scale"] = g
+        given["true_cfg_scale"] = g
     seen = []
 
     def keep(pipe, step, timestep, tensors):
@@ -219,11 +307,11 @@ def run(pipe, variant, prompt, latents, steps=3, g=1.0, negative=None, grid=GRID
         return {}
 
     pipe(
-        **call | arguments,
+        **given | arguments,
         height=grid[0] * size,
         width=grid[1] * size,
         num_inference_steps=steps,
         output_type="latent",
         callback_on_step_end=keep,
     )
-    return seen[-1]
+    return packed(seen[-1]) if variant == "zimage" else seen[-1]

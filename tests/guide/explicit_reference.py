@@ -9,7 +9,7 @@ import copy
 
 import torch
 
-from tests.families.reference import Layout, moved_map
+from tests.families.explicit import Layout, moved_map
 
 
 class ExplicitMap:

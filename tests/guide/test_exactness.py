@@ -14,7 +14,7 @@ from tiny_sd3 import noise, run
 from pagopt.guide import guided
 from pagopt.models import family_of
 from pagopt.recipe import Recipe
-from tests.families.reference import HAVE_ZEROS, TARGETS
+from tests.families.explicit import HAVE_ZEROS, TARGETS
 
 PROMPTS = ["red apple", "b", "ink, cat"]
 TOLERANCE = 1e-10

@@ -15,7 +15,7 @@ from pagopt.errors import GuidanceError
 from pagopt.guide import guided
 from pagopt.models import fingerprint
 from pagopt.recipe import Recipe
-from tests.families.reference import HAVE_ZEROS, TARGETS, error
+from tests.families.explicit import HAVE_ZEROS, TARGETS, error
 from tests.quantised import QUANTISERS
 
 PROMPTS = ["red apple", "b", "ink, cat"]

@@ -1,4 +1,4 @@
-"""FLUX.2, Qwen-Image and Chroma from end to end: tiny random models in folders, text encoders of the real classes."""
+"""FLUX.2, Qwen-Image, Chroma, Z-Image from end to end: tiny random models in folders, real classes of text encoders."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def scales(family: str, cfg: float, distilled: float) -> dict[str, Any]:
     """The guidance scales, as each pipeline calls them."""
     if family == "qwen-image":
         return {"true_cfg_scale": cfg, "negative_prompt": ""}
+    if family == "z-image":
+        return {"guidance_scale": cfg - 1}
     return {"guidance_scale": distilled if family == "flux2" else cfg}
 
 
