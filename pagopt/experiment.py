@@ -219,7 +219,10 @@ class Run:
         return found
 
     def _on_round(self, done: Round) -> None:
-        self.progress.label(f"round {done.number + 1}")
+        if done.number < self.study.rounds:
+            self.progress.label(f"round {done.number + 1}")
+        elif self.study.search == "refinement":
+            self.progress.label("refinement")
 
     def _agree(self, value: Any) -> Any:
         """The first process's value, since clocks differ."""

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import diffusers
@@ -25,6 +26,7 @@ from pagopt.errors import ModelError, StudyError, UnknownName
 from pagopt.guide import guided
 from pagopt.models import family_of, fingerprint
 from pagopt.recipe import Recipe
+from pagopt.room import Room
 
 __all__ = ["OFFLOADS", "Job", "Renderer", "Task", "check_offload"]
 
@@ -102,6 +104,7 @@ class Renderer:
         self._fingerprint: str | None = None
         self._encoded: dict[str, dict[str, torch.Tensor]] = {}
         self._kind: tuple[torch.device, torch.dtype] | None = None
+        self._room = Room("images")
         pipe.set_progress_bar_config(disable=True)
         if self.height * self.width >= _LARGE and hasattr(getattr(pipe, "vae", None), "enable_slicing"):
             pipe.vae.enable_slicing()
@@ -172,20 +175,28 @@ class Renderer:
         """Draw one image a job, in the order of the jobs.
 
         Args:
-            jobs: Recipes may differ from row to row; rows of equal CFG scale run as one batch.
+            jobs: Recipes may differ from row to row; rows of equal CFG scale run as one batch, or in halves where a
+                GPU's memory is too small for it.
 
         Returns:
             RGB images of ``height`` x ``width`` pixels.
 
         Raises:
             GuidanceError: If a recipe cannot be applied to this model, or would do nothing.
-            ModelError: If a picture has values that are no numbers.
+            ModelError: If a picture has values that are no numbers, or does not fit into the GPU's memory.
         """
         images: dict[int, Image.Image] = {}
         scales = sorted({job.recipe.cfg or 1.0 for job in jobs})
         for cfg in scales:
             rows = [i for i, job in enumerate(jobs) if (job.recipe.cfg or 1.0) == cfg]
-            images.update(zip(rows, self._render_rows([jobs[i] for i in rows], cfg), strict=True))
+            try:
+                drawn = self._room(partial(self._render_rows, cfg=cfg), [jobs[i] for i in rows])
+            except torch.OutOfMemoryError as error:
+                raise ModelError(
+                    f"one picture of {self.height} x {self.width} pixels does not fit into the GPU's memory: take a "
+                    "smaller size, dtype: bfloat16, quantize: int8, or --offload model"
+                ) from error
+            images.update(zip(rows, drawn, strict=True))
         return [images[i] for i in range(len(jobs))]
 
     def _render_rows(self, jobs: Sequence[Job], cfg: float) -> list[Image.Image]:

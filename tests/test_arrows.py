@@ -30,6 +30,7 @@ ORDER = [
     "guide",
     "guider",
     "flux_blocks",
+    "room",
     "render",
     "reward",
     "isolated",

@@ -12,8 +12,10 @@ import signal
 import sys
 import threading
 import warnings
+from functools import partial
 
 from rich.console import Console
+from tqdm import tqdm
 
 import pagopt
 from pagopt.errors import PagoptError, Terminated, UnknownName
@@ -70,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.ERROR)
     main_thread = threading.current_thread() is threading.main_thread()  # no other may
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
+    shown, warnings.showwarning = warnings.showwarning, partial(_show_warning, console)
     try:
         if words[0] not in COMMANDS:
             raise UnknownName("command", words[0], COMMANDS)
@@ -84,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print("\nstopped; what is finished is kept, and the same command goes on from there")
         return 143 if isinstance(stop, Terminated) else 130
     finally:
+        warnings.showwarning = shown
         if main_thread:
             signal.signal(signal.SIGTERM, before)
     return int(status or 0)
@@ -91,6 +95,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _terminate(number: int, frame: object) -> None:
     raise Terminated  # Lightning calls this too, where it takes the signal
+
+
+def _show_warning(console: Console, message: Warning | str, *where: object, **more: object) -> None:
+    """In a user's words: without the place in the code, and above a bar."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        console.print("[bold yellow]warning:[/]", end=" ")
+        console.print(str(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def _quieten_libraries() -> None:

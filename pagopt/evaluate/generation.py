@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from PIL import Image
 
 from pagopt.errors import RewardError
 from pagopt.looks import KIND, measure
@@ -19,6 +20,18 @@ from pagopt.store import Store
 from pagopt.targets import known_targets
 
 __all__ = ["Generation"]
+
+
+class _Pictures(dict[str, Image.Image]):
+    """The images of a batch by key; one that was not drawn in it is read from the store, once."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def __missing__(self, key: str) -> Image.Image:
+        self[key] = image = self._store.get_image(key)
+        return image
 
 
 class Generation(LightningModule):  # type: ignore[misc]
@@ -71,31 +84,32 @@ class Generation(LightningModule):  # type: ignore[misc]
         """Return the number of jobs done; everything else is in the store."""
         jobs = [job for job in batch if job is not None]
         keys = {job: self.key(job) for job in jobs}
+        pictures = _Pictures(self.store)
         missing = self.store.missing_images(keys.values())
         while missing:  # another process may be drawing some of them; those are waited for
             with self.store.claim(missing) as mine:
-                self._draw(keys, self.store.missing_images(mine))
+                pictures |= self._draw(keys, self.store.missing_images(mine))
             missing = self.store.missing_images(missing - mine)
         for reward in self.rewards.values():
             known = self.store.get_scores(reward.key(), list(keys.values()))
-            self._score(reward, {job: key for job, key in keys.items() if key not in known})
+            self._score(reward, {job: key for job, key in keys.items() if key not in known}, pictures)
         return len(jobs)
 
-    def _draw(self, keys: Mapping[Job, str], wanted: Collection[str]) -> None:
-        """Those images of the jobs that are wanted, each once."""
-        new = list({key: job for job, key in keys.items() if key in wanted}.values())
-        if new:
-            images = self.renderer.render(new)
-            for job, image in zip(new, images, strict=True):
-                self.store.put_image(keys[job], image, self.describe(job))
-            self.store.put_notes(KIND, {keys[job]: measure(i).to_dict() for job, i in zip(new, images, strict=True)})
+    def _draw(self, keys: Mapping[Job, str], wanted: Collection[str]) -> dict[str, Image.Image]:
+        """Those images of the jobs that are wanted, each once, by key."""
+        new = {key: job for job, key in keys.items() if key in wanted}
+        if not new:
+            return {}
+        images = dict(zip(new, self.renderer.render(list(new.values())), strict=True))
+        self.store.put_images((key, image, self.describe(new[key])) for key, image in images.items())
+        self.store.put_notes(KIND, {key: measure(image).to_dict() for key, image in images.items()})
+        return images
 
-    def _score(self, reward: Reward, keys: Mapping[Job, str]) -> None:
+    def _score(self, reward: Reward, keys: Mapping[Job, str], pictures: _Pictures) -> None:
         if not keys:
             return
-        pictures = [self.store.get_image(key) for key in keys.values()]
         try:
-            scores = reward(pictures, [job.task.prompt for job in keys])
+            scores = reward([pictures[key].copy() for key in keys.values()], [job.task.prompt for job in keys])
         except RewardError as error:
             at = error.index if error.index is not None else 0
             job, key = list(keys.items())[at]

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
+import os
 import struct
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image, PngImagePlugin
 
-__all__ = ["SUFFIXES", "decode", "encode", "read_description"]
+__all__ = ["SUFFIXES", "decode", "encode", "encode_all", "read_description"]
 
 SUFFIXES = (".webp", ".png")
 """In the order in which they are looked for; PNG are those of schema 1 and those too large for WebP."""
 
 LARGEST = 16383  # pixels of a side, a limit of WebP
 EFFORT = 1  # measured, see benchmarks.store: a fifth smaller than PNG at about its speed; more effort costs much more
+AT_ONCE = min(16, os.cpu_count() or 1)
+SMALL = 256 * 256  # pixels; below, threads cost more than they save
 _DESCRIPTION, _CHECKSUM = 0x010E, 0xA420
 
 
@@ -44,6 +50,26 @@ def encode(image: Image.Image, description: str) -> tuple[bytes, str]:
     exif[_DESCRIPTION], exif[_CHECKSUM] = description.encode(), _checksum(image)
     image.save(buffer, "WEBP", lossless=True, method=EFFORT, quality=0, exact=True, exif=exif.tobytes())
     return buffer.getvalue(), ".webp"
+
+
+def encode_all(entries: Iterable[tuple[str, Image.Image, str]]) -> Iterator[tuple[str, str, bytes, str]]:
+    """:func:`encode` for several, in their order, and at the same time where they are large: a GPU waits for it.
+
+    Args:
+        entries: A key, which is passed on, an image, and its description.
+
+    Yields:
+        Key, description, content and suffix.
+    """
+    waiting = iter(entries)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        while some := list(itertools.islice(waiting, AT_ONCE)):
+            keys, images, texts = zip(*some, strict=True)
+            large = len(some) > 1 and max(image.width * image.height for image in images) >= SMALL
+            for key, text, file in zip(
+                keys, texts, (threads.map if large else map)(encode, images, texts), strict=True
+            ):
+                yield key, text, *file
 
 
 def decode(data: bytes) -> tuple[Image.Image, str]:

@@ -111,10 +111,10 @@ class Store:
         """
         rows: list[schema.Row] = []
         self._check_writable()
+        described = ((key, image, _canonical(description)) for key, image, description in entries)
         try:
-            for key, image, description in entries:
-                before, text = self.image_path(key), _canonical(description)
-                data, suffix = picture_file.encode(image, text)
+            for key, text, data, suffix in picture_file.encode_all(described):
+                before = self.image_path(key)
                 path = before.with_suffix(suffix)
                 with self._telling("write to"):
                     write_bytes(path, data)

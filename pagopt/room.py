@@ -1,0 +1,60 @@
+"""Batches that do not fit into the GPU's memory are worked through in parts: what is drawn does not depend on it."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+__all__ = ["Room"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Room:
+    """How many items fit at once, found out by halving.
+
+    Args:
+        what: They are, for the warning: "images".
+
+    Attributes:
+        most: Items that fit at once; ``None`` as long as all did.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.most: int | None = None
+
+    def __call__(self, work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result]:
+        """Work on all items, in as few parts as there is room for.
+
+        Args:
+            work: Gives a result for each item.
+            items: In any number.
+
+        Raises:
+            torch.OutOfMemoryError: If one alone does not fit.
+        """
+        found: list[Result] = []
+        while len(found) < len(items):
+            part = items[len(found) : len(found) + (self.most or len(items))]
+            try:
+                found += work(part)
+                continue
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+            # Only here, behind the exception, is what it held let go.
+            self.most = len(part) // 2
+            gc.collect()
+            torch.cuda.empty_cache()
+            warnings.warn(
+                f"{len(part)} {self.what} at once do not fit into the GPU's memory: going on with {self.most}. "
+                f"--batch_size {self.most} saves the attempt",
+                stacklevel=2,
+            )
+        return found
