@@ -126,6 +126,7 @@ class Run:
         self.layers = sorted({head.block for head in self.pool})
         settings = (study.steps, study.height, study.width, study.distilled_guidance, study.compile, offload)
         self.renderer = Renderer(pipe, *settings)
+        self.renderer.check_cfg((study.cfg, *study.cfg_scales))
         self.images = study.images(len(self.pool), len(self.layers))
         self.fixed = sum(self.images.values()) - self.images["search"]
         if check is None:

@@ -121,6 +121,18 @@ class Renderer:
         other.steps = _positive(steps)
         return other
 
+    def check_cfg(self, scales: Iterable[float]) -> None:
+        """Make sure that this model can be drawn with these scales of classifier-free guidance.
+
+        Raises:
+            StudyError: If it cannot.
+        """
+        try:
+            for scale in scales:
+                self._family.cfg_arguments(self.pipe, scale)
+        except ModelError as error:
+            raise StudyError(f"{error}. There is no CFG to compare with then: cfg_scales is []") from error
+
     @property
     def fingerprint(self) -> str:
         """Identifies weights and configuration of the model, see :func:`pagopt.models.fingerprint`."""

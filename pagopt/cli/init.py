@@ -27,6 +27,9 @@ examples:
 """
 
 KINDS = ("search", "tune")
+FEW_STEPS = {"schnell": 4, "klein": 4, "turbo": 8}
+"""Distilled models, by a word in their name: their steps. They do without classifier-free guidance."""
+NO_CFG = "[]      # this model does without classifier-free guidance"
 CLIP = "openai/clip-vit-large-patch14"
 DTYPE = (
     "# Of the weights. Where memory is short: `quantize: int8`, and --offload model; docs/models.md.\ndtype: bfloat16\n"
@@ -169,6 +172,7 @@ def template(path: Path, kind: str = "search", model: str = "emoji", reward: str
     if ":" not in reward and reward not in available_rewards():
         raise UnknownName("reward", reward, available_rewards(), "Or path/to/file.py:function.")
     emoji, flux = model == "emoji", "flux" in source.lower()
+    few = next((steps for word, steps in FEW_STEPS.items() if word in source.lower()), None)
     prompts, held_out = EMOJI if emoji else PHOTOS
     values: dict[str, Any] = {
         "name": path.stem,
@@ -185,9 +189,9 @@ def template(path: Path, kind: str = "search", model: str = "emoji", reward: str
         "recipe": "L7.H2 L4.H2" if emoji else "L8.H3 L11.H7",
         "scale": 2.0 if emoji else 8.0 if flux else 3.0,
         "high": 12 if flux else 8,
-        "steps": 12 if emoji else 15 if flux else 20,
+        "steps": 12 if emoji else few or (15 if flux else 20),
         "size": "" if emoji else "# height: 512          # pixels; default: as the model likes it\n# width: 512\n",
-        "cfg": "[1.5, 2.0]" if emoji else "[1.5, 2.0, 3.0]",
+        "cfg": "[1.5, 2.0]" if emoji else NO_CFG if few or "flux.2" in source.lower() else "[1.5, 2.0, 3.0]",
     }
     return (SEARCH if kind == "search" else TUNE).format(**values)
 

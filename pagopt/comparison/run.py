@@ -93,6 +93,9 @@ class Run:
             offload,
         )
         self._check_recipes()
+        self.renderer.check_cfg(
+            (*comparison.cfg_scales, *(entrant.recipe.cfg or 1.0 for entrant in comparison.entrants))
+        )
         self.baselines = Baselines(comparison, self.head_map, self.renderer.steps, self.signs)
         self.trainer = make_trainer(**remaining)
         self.leads = self.trainer.is_global_zero

@@ -56,7 +56,7 @@ class FLUX2(FLUX):
         if cfg > 1:
             raise ModelError(
                 "the pipeline of FLUX.2-dev does no classifier-free guidance: its guidance scale is an input of the "
-                "model; give the recipe cfg 1"
+                "model; leave cfg at 1"
             )
         return {}
 

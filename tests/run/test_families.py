@@ -78,7 +78,9 @@ def test_draws_what_the_stock_pipeline_draws_under_guidance(family: str, folder:
     assert min(first, second) > 2, "neither the recipe nor the prompt did anything"
 
 
-def test_a_search_and_its_recipe_in_a_plain_diffusers_script(family: str, folder: Path, tmp_path: Path) -> None:
+def test_a_search_and_its_recipe_in_a_plain_diffusers_script(
+    family: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, study = tmp_path / "run", tmp_path / "tiny.yaml"
     study.write_text(
         f"""model: {folder}
@@ -94,7 +96,18 @@ width: 16
 cfg_scales: {[] if family == "flux2" else [2.0]}
 """
     )
-    assert main(["search", str(study), "--out", str(out), "--trainer.accelerator", "cpu"]) == 0
+    words = ["search", str(study), "--out", str(out), "--trainer.accelerator", "cpu"]
+    if family == "flux2":  # refused before anything is drawn
+        assert main([*words, "--cfg_scales", "[2.0]"]) == 2
+        assert "leave cfg at 1. There is no CFG to compare with then: cfg_scales is []" in capsys.readouterr().err
+        assert not out.exists()
+    assert main(words) == 0
+    if family == "flux2":
+        prompts = tmp_path / "new.txt"
+        prompts.write_text("apple\npear\n")
+        words = ["evaluate", str(out / "recipe.json"), "--prompts", str(prompts), "--height", "16", "--width", "16"]
+        assert main([*words, "--out", str(tmp_path / "fair"), "--trainer.accelerator", "cpu"]) == 2
+        assert "cfg_scales is []" in capsys.readouterr().err
     pipe = stock(folder)
     with guided(pipe, Recipe.load(out / "recipe.json")) as guidance:
         pipe(prompt="dog", num_inference_steps=2, **scales(family, 1.0, 4.0), **SIZE)

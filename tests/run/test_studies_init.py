@@ -17,7 +17,7 @@ from pagopt.cli.tune import parser as tune_parser
 from pagopt.cli.tune import read
 from pagopt.errors import UnknownName
 from pagopt.heads import HeadMap
-from pagopt.models import family_in, head_map_of
+from pagopt.models import ALIASES, family_in, head_map_of
 from pagopt.models.outline import PUBLISHED
 from pagopt.reward import available_rewards
 from pagopt.study import available_studies, find_study
@@ -77,6 +77,19 @@ def test_the_list_names_all_and_what_is_missing(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == find_study("flat").read_text(encoding="utf-8")
     assert main(["studies", "flet"]) == 2
     assert "Did you mean 'flat'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ALIASES)
+@pytest.mark.parametrize("kind", ["search", "tune"])
+def test_a_new_study_of_every_model_is_one(model: str, kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(template(file, kind, model, "colorfulness"))
+    _, options, made = parse([str(file)], search_parser() if kind == "search" else tune_parser(), find_study)
+    study = requested("mine", options, made).study
+    assert study.model == model
+    distilled = model in {"flux-schnell", "flux2-klein", "z-image-turbo"}
+    assert (study.steps < 10) == distilled
+    assert bool(study.cfg_scales) == (not distilled and model != "flux2-dev")
 
 
 def test_a_header_is_read_in_paragraphs() -> None:
