@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,18 @@ def files() -> Iterator[str]:
                 picture.save(buffer, **how)
             spent = (time.process_time() - begin) / times
             yield f"{name}  {title}: {buffer.tell():,} bytes, {spent * 1e3:.2f} ms"
+    yield into_a_store(large, 16)
+
+
+def into_a_store(picture: Image.Image, count: int) -> str:
+    """What a batch of images costs the program that drew them, one by one and together."""
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder)) as store:
+        entries = [(key(number), picture, {"number": number}) for number in range(2 * count)]
+        apart = clock(lambda: deque(map(store.put_images, ([entry] for entry in entries[:count])), maxlen=0))
+        together = clock(lambda: store.put_images(entries[count:]))
+    size = " x ".join(map(str, picture.size))
+    took = f"{apart:.2f} s one by one, {together:.2f} s together"
+    return f"{count} of {size} into a store, {os.cpu_count()} cores: {took} ({apart / together:.2f} times as fast)"
 
 
 def noise(draw: np.random.Generator, size: int) -> Image.Image:

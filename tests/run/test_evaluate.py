@@ -67,6 +67,18 @@ def test_the_second_time_nothing_is_drawn_and_another_reward_costs_its_scoring(
     np.testing.assert_array_equal(again["colorfulness"], table["colorfulness"])
 
 
+def test_a_reward_that_changes_its_pictures_changes_no_other(renderer: Renderer, store: Store) -> None:
+    def spoils(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        for image in images:
+            image.paste((0, 0, 0), (0, 0, *image.size))
+        return [0.0] * len(images)
+
+    want = evaluator(renderer, store, "colorfulness")(RECIPES, TASKS)
+    with Store(store.folder.parent / "other") as other:
+        found = evaluator(renderer, other, FunctionReward(spoils, "spoils"), "colorfulness")(RECIPES, TASKS)
+    np.testing.assert_array_equal(found["colorfulness"], want["colorfulness"])
+
+
 def test_recipes_that_do_nothing_share_one_image(renderer: Renderer, store: Store) -> None:
     evaluate = evaluator(renderer, store, "brightness")
     table = evaluate([Recipe(scale=0.0), Recipe("L0.H0", scale=0.0, cfg=1.0), Recipe("L0.H0", strength=0.0)], TASKS)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pagopt.store.picture_file import LARGEST, decode, encode, read_description
+from pagopt.store.picture_file import LARGEST, SMALL, decode, encode, encode_all, read_description
 
 
 @settings(max_examples=25, deadline=None)
@@ -23,6 +23,23 @@ def test_any_prompt_comes_back(text: str) -> None:
     assert read_description(data) == description
     image, again = decode(data)
     assert (image.tobytes(), again) == (IMAGE.tobytes(), description)
+
+
+@pytest.mark.parametrize("side", [8, 256])
+def test_many_are_encoded_as_one_is_and_in_order(side: int) -> None:
+    """The large ones several at a time."""
+    assert (side**2 >= SMALL) == (side == 256)
+    draw = np.random.default_rng(side)
+    images = [Image.fromarray(draw.integers(0, 256, (side, side, 3), dtype=np.uint8)) for _ in range(37)]
+    entries = [(f"key {number}", image, str(number)) for number, image in enumerate(images)]
+    found = list(encode_all(iter(entries)))
+    assert found == [(key, text, *encode(image, text)) for key, image, text in entries]
+    assert list(encode_all([])) == []
+    entries[3] = ("bad", Image.new("L", (side, side)), "")
+    files = encode_all(entries)
+    assert [next(files)[0] for _ in range(3)] == ["key 0", "key 1", "key 2"]
+    with pytest.raises(ValueError, match="not mode 'L'"):
+        next(files)
 
 
 def test_a_changed_byte_never_gives_another_image() -> None:

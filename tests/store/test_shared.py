@@ -18,12 +18,13 @@ import sys
 from pagopt.cli import main
 from pagopt.store import Store
 
-put = Store.put_image
-def told(store, key, *rest):
-    put(store, key, *rest)
+put = Store.put_images
+def told(store, entries):
+    entries = list(entries)
+    put(store, entries)
     with open(sys.argv[1], "a") as file:
-        file.write(key + "\\n")
-Store.put_image = told
+        file.writelines(key + "\\n" for key, *_ in entries)
+Store.put_images = told
 raise SystemExit(main(sys.argv[2:]))
 """
 STUDY = {
