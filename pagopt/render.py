@@ -148,7 +148,8 @@ class Renderer:
     def place(self, device: torch.device) -> None:
         """Bring the networks to a device, or with ``offload`` have diffusers do so whenever one is needed."""
         if self.offload is None:
-            self.pipe.to(device)
+            if not any(hasattr(module, "_hf_hook") for module in self.modules().values()):  # a user's own offloading
+                self.pipe.to(device, silence_dtype_warnings=True)
         elif not self._placed:
             self.fingerprint  # noqa: B018 - cannot be read afterwards
             if self.offload == "model":

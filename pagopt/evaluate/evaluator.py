@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from pagopt.errors import StoreError, StudyError, Terminated
-from pagopt.evaluate.generation import Generation
+from pagopt.evaluate.generation import Batch, Generation
 from pagopt.evaluate.progress import Progress
 from pagopt.evaluate.ranks import announced, together
 from pagopt.looks import KIND, Looks, measure
@@ -61,7 +61,7 @@ class Evaluator:
         # Keys must not depend on when Lightning converts the networks, so that happens here, once.
         self.module = Generation(renderer, rewards, store, str(trainer.precision))
         self.fingerprint = renderer.fingerprint
-        trainer.precision_plugin.convert_module(self.module)
+        trainer.precision_plugin.convert_module(torch.nn.ModuleDict(renderer.modules()))
         if trainer.world_size > 1:
             announced()
         self.images_generated = 0
@@ -143,7 +143,7 @@ class Evaluator:
         rows += [None] * (self.trainer.world_size - len(rows))
         # Full batches on every process as long as there is enough to do.
         size = max(1, min(self.batch_size, -(-len(rows) // self.trainer.world_size)))
-        loader: DataLoader[Job | None] = DataLoader(rows, batch_size=size, collate_fn=list)  # type: ignore[arg-type]
+        loader: DataLoader[Job | None] = DataLoader(rows, batch_size=size, collate_fn=Batch)  # type: ignore[arg-type]
         if self.progress is not None:
             self.progress.start(len(jobs))
         with warnings.catch_warnings():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,20 @@ from pagopt.reward.identity import source_of
 from pagopt.store import Store
 from pagopt.targets import known_targets
 
-__all__ = ["Generation"]
+__all__ = ["Batch", "Generation"]
+
+
+class Batch:
+    """Jobs that are drawn together.
+
+    A class of its own, since Lightning looks into collections for tensors to convert, and stops at frozen recipes.
+
+    Args:
+        jobs: ``None`` stands for padding, where there are fewer jobs than processes.
+    """
+
+    def __init__(self, jobs: Iterable[Job | None]) -> None:
+        self.jobs = [job for job in jobs if job is not None]
 
 
 class _Pictures(dict[str, Image.Image]):
@@ -37,7 +50,8 @@ class _Pictures(dict[str, Image.Image]):
 class Generation(LightningModule):  # type: ignore[misc]
     """Draws and scores the jobs of a batch, and puts both into the store.
 
-    A batch is a list of jobs; ``None`` stands for padding, where there are fewer jobs than processes.
+    The networks are not registered: Lightning brings what is registered to the CPU after every loop, and a search runs
+    many.
     """
 
     def __init__(
@@ -48,8 +62,6 @@ class Generation(LightningModule):  # type: ignore[misc]
         self.rewards = rewards
         self.store = store
         self.precision = precision
-        # Registered, so that the Trainer places and converts the networks as its options say.
-        self.networks = torch.nn.ModuleDict({} if renderer.offload else renderer.modules())
 
     def describe(self, job: Job) -> dict[str, Any]:
         """Everything that changes this image (JSON); recipes that do nothing describe the same image."""
@@ -69,20 +81,23 @@ class Generation(LightningModule):  # type: ignore[misc]
         """The store key of a job's image."""
         return Store.key(self.describe(job))
 
-    def on_predict_start(self) -> None:
-        """Rewards follow the model to its device."""
-        if self.renderer.offload:
-            self.renderer.place(self.device)
-        for label, reward in self.rewards.items():
-            move_reward(label, reward, self.device)
+    def setup(self, stage: str) -> None:
+        """Networks and rewards go to the device, and stay there.
 
-    def transfer_batch_to_device(self, batch: list[Job | None], device: torch.device, index: int) -> list[Job | None]:
+        Before the loop, since in inference mode quantised weights cannot be moved.
+        """
+        device = self.trainer.strategy.root_device
+        self.renderer.place(device)
+        for label, reward in self.rewards.items():
+            move_reward(label, reward, device)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, index: int) -> Batch:
         """Jobs are descriptions; there is nothing to move."""
         return batch
 
-    def predict_step(self, batch: list[Job | None], batch_index: int = 0) -> int:
+    def predict_step(self, batch: Batch, batch_index: int = 0) -> int:
         """Return the number of jobs done; everything else is in the store."""
-        jobs = [job for job in batch if job is not None]
+        jobs = batch.jobs
         keys = {job: self.key(job) for job in jobs}
         pictures = _Pictures(self.store)
         missing = self.store.missing_images(keys.values())

@@ -7,8 +7,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm.auto import tqdm
 
-from pagopt.render import Job
-
 __all__ = ["Progress"]
 
 
@@ -22,11 +20,9 @@ class Progress(Callback):  # type: ignore[misc]
     def __init__(self, total: int = 0, **options: Any) -> None:
         self.bar: tqdm[Any] = tqdm(total=total, unit="image", dynamic_ncols=True, smoothing=0.1, delay=0, **options)
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: int, batch: list[Job | None], *_: Any
-    ) -> None:
-        """Count the batch; the other processes are about as far."""
-        done = min(len(batch) * trainer.world_size, self._left)
+    def on_predict_batch_end(self, trainer: Trainer, module: LightningModule, outputs: int, *_: Any) -> None:
+        """Count the jobs of the batch; the other processes are about as far."""
+        done = min(outputs * trainer.world_size, self._left)
         self.add(done)
         self._left -= done
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pagopt.evaluate.generation import Generation
+from pagopt.evaluate.generation import Batch, Generation
 from pagopt.experiment import Run
 from pagopt.recipe import PLAIN, Recipe
 from pagopt.render import Job, Renderer, Task
@@ -49,7 +49,6 @@ class Trial:
         self._folder = tempfile.TemporaryDirectory(prefix="pagopt-plan-")
         self._store = Store(Path(self._folder.name))
         self._seeds = 0
-        run.evaluator.module.to(self.device)
         run.renderer.place(self.device)
         for reward in {id(reward): reward for reward in (*self.rewards.values(), *run.judge.rewards.values())}.values():
             reward.move(self.device)
@@ -119,7 +118,7 @@ class Trial:
         run = self.run
         step = Generation(renderer, rewards, self._store, str(run.trainer.precision))
         with run.trainer.precision_plugin.predict_step_context(), torch.inference_mode():
-            step.predict_step(list(jobs))
+            step.predict_step(Batch(jobs))
 
 
 def operations(run: Run) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import accelerate
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pagopt.errors import RewardError, StudyError
@@ -65,6 +67,37 @@ def test_the_second_time_nothing_is_drawn_and_another_reward_costs_its_scoring(
     assert second.images_generated == 0
     assert sum(calls) == 9
     np.testing.assert_array_equal(again["colorfulness"], table["colorfulness"])
+
+
+def test_networks_stay_on_their_device_between_the_loops(
+    tiny_model: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning moves a module, and what is registered with it, to the CPU after every loop."""
+    own = Renderer(load_pipeline(str(tiny_model)), steps=2)
+    devices: list[str] = []
+    monkeypatch.setattr(own.pipe, "to", lambda device, **more: devices.append(str(device)))
+    drawn = evaluator(own, store, "colorfulness")
+    drawn(RECIPES[:2], TASKS)
+    drawn(RECIPES, TASKS)
+    assert devices == ["cpu", "cpu"]  # where the Trainer runs, before each loop
+    assert not set(drawn.module.modules()) & set(own.modules().values())
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-true", torch.bfloat16), ("64-true", torch.float64)])
+def test_a_trainer_of_ones_own_converts_the_networks(
+    tiny_model: Path, store: Store, precision: str, dtype: torch.dtype
+) -> None:
+    own = Renderer(load_pipeline(str(tiny_model)), steps=1)
+    rewards = {"colorfulness": load_reward("colorfulness")}
+    Evaluator(own, rewards, store, make_trainer(accelerator="cpu", precision=precision))(RECIPES[:2], TASKS[:1])
+    assert {parameter.dtype for parameter in own.pipe.transformer.parameters()} == {dtype}
+
+
+def test_offloading_of_ones_own_is_left_alone(tiny_model: Path, store: Store) -> None:
+    own = Renderer(load_pipeline(str(tiny_model)), steps=2)
+    accelerate.cpu_offload_with_hook(own.pipe.transformer, "cpu")
+    evaluator(own, store, "colorfulness")(RECIPES, TASKS)
+    assert hasattr(own.pipe.transformer, "_hf_hook")
 
 
 def test_a_reward_that_changes_its_pictures_changes_no_other(renderer: Renderer, store: Store) -> None:

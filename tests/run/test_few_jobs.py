@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pagopt.evaluate import Generation
+from pagopt.evaluate.generation import Batch, Generation
 from pagopt.experiment import run_study
 from pagopt.models import load_pipeline
 from pagopt.recipe import Recipe
@@ -30,9 +30,9 @@ def test_a_process_without_a_job_does_nothing(tiny_model: Path, tmp_path: Path) 
     with Store(tmp_path / "store") as store:
         module = Generation(renderer, rewards, store)
         jobs = [Job(Recipe(heads="L1.H1"), Task("house", seed)) for seed in range(2)]
-        assert module.predict_step([None]) == 0
+        assert module.predict_step(Batch([None])) == 0
         assert store.counts() == {"images": 0, "scores": 0}
-        assert module.predict_step([None, *jobs, None]) == 2
+        assert module.predict_step(Batch([None, *jobs, None])) == 2
         assert store.counts() == {"images": 2, "scores": 2}
 
 
