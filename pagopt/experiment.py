@@ -119,6 +119,7 @@ class Run:
         self.searcher = study.searcher()
         self.budget = Budget() if study.budget is None else Budget.parse(study.budget)
         dtype, options = at_load(study.dtype, options)
+        self.trainer = make_trainer(**options)  # before the model is loaded, since that may take minutes
         self.weights = Weights(dtype or "float32", study.quantize)
         pipe = load_pipeline(study.model, self.weights.dtype, study.quantize)
         self.head_map: HeadMap = family_of(pipe).head_map(pipe.transformer)
@@ -133,7 +134,6 @@ class Run:
             self.budget.left(self.fixed)
         else:
             check(self)
-        self.trainer = make_trainer(**options)
         if self.trainer.is_global_zero:
             folder.claim()
         self.progress = Progress(sum(self.images.values()), disable=quiet or not self.trainer.is_global_zero)

@@ -80,6 +80,7 @@ class Run:
         self.signs = {label: 1.0 if weight > 0 else -1.0 for label, weight in self.objective.weights.items()}
         self.extractor = self._extractor() if self.references else None
         dtype, remaining = at_load(comparison.dtype, options)
+        self.trainer = make_trainer(**remaining)  # before the model is loaded, since that may take minutes
         self.weights = comparison.drawn_weights(dtype)
         pipe = load_pipeline(comparison.drawn_model(), self.weights.dtype, self.weights.quantize)
         self.head_map = family_of(pipe).head_map(pipe.transformer)
@@ -97,7 +98,6 @@ class Run:
             (*comparison.cfg_scales, *(entrant.recipe.cfg or 1.0 for entrant in comparison.entrants))
         )
         self.baselines = Baselines(comparison, self.head_map, self.renderer.steps, self.signs)
-        self.trainer = make_trainer(**remaining)
         self.leads = self.trainer.is_global_zero
         if self.leads:
             folder.claim(self._config(store, str(options.get("precision") or "32-true")))

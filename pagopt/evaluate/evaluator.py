@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
@@ -183,6 +185,9 @@ def make_trainer(**options: Any) -> Trainer:
 
     Args:
         **options: Any option of Lightning's ``Trainer``, which win over these defaults.
+
+    Raises:
+        StudyError: If Lightning does not take them here, such as a GPU where there is none.
     """
     quiet = {
         "logger": False,
@@ -190,4 +195,15 @@ def make_trainer(**options: Any) -> Trainer:
         "enable_model_summary": False,
         "enable_progress_bar": False,
     }
-    return Trainer(**{**quiet, **options})
+    if "spawn" in str(options.get("strategy")):
+        raise StudyError(
+            f"trainer.strategy is {options['strategy']}, which starts its processes anew for every round of a search: "
+            "take ddp"
+        )
+    try:
+        return Trainer(**{**quiet, **options})
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
+        usual = inspect.signature(Trainer).parameters
+        said = [f"trainer.{name} {value}" for name, value in options.items() if value != usual[name].default]
+        given = ", ".join(said) or "its defaults"
+        raise StudyError(f"Lightning's Trainer does not take {given} here: {str(error).splitlines()[0]}") from error

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pagopt.cli import main
 from pagopt.errors import RewardError, StudyError
 from pagopt.evaluate import Evaluator, make_trainer
 from pagopt.models import load_pipeline
@@ -91,6 +92,33 @@ def test_a_trainer_of_ones_own_converts_the_networks(
     rewards = {"colorfulness": load_reward("colorfulness")}
     Evaluator(own, rewards, store, make_trainer(accelerator="cpu", precision=precision))(RECIPES[:2], TASKS[:1])
     assert {parameter.dtype for parameter in own.pipe.transformer.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--trainer.accelerator=tpu", "does not take trainer.accelerator tpu here: "),
+        ("--trainer.devices=0", "does not take trainer.devices 0 here: "),
+        ("--trainer.num_nodes=0", "does not take trainer.num_nodes 0 here: `num_nodes` must be a positive integer"),
+        ("--trainer.strategy=nonsense", "does not take trainer.strategy nonsense here: You selected an invalid"),
+        ("--trainer.strategy=ddp_spawn", "every round of a search: take ddp"),
+    ],
+)
+def test_what_lightning_does_not_take(
+    option: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pagopt.experiment.load_pipeline", lambda *_: pytest.fail("a model is loaded before"))
+    assert main(["search", "flat", "--out", str(tmp_path / "run"), option]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_where_there_is_none() -> None:
+    with pytest.raises(
+        StudyError, match=r"does not take trainer\.accelerator gpu here: No supported gpu backend found"
+    ):
+        make_trainer(accelerator="gpu", devices="auto")
 
 
 def test_offloading_of_ones_own_is_left_alone(tiny_model: Path, store: Store) -> None:
