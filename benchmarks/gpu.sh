@@ -2,6 +2,7 @@
 # All benchmarks that need a GPU, in one call of less than 8 minutes on an H100, on a machine that needs no network.
 #
 #   bash benchmarks/gpu.sh pack FOLDER     with a network: the wheels that are often missing
+#   bash benchmarks/gpu.sh check [FOLDER]  on the GPU: the tests that need one (two minutes); check.log, in OUT
 #   bash benchmarks/gpu.sh [run [FOLDER]]  on the GPU: benchmarks.md, benchmarks.jsonl (the same as data, a line for
 #                                          each script) and benchmarks.log, in OUT
 #
@@ -14,9 +15,11 @@ task=${1:-run}
 folder=${2:-build/wheels}
 
 if [ "$task" = pack ]; then
-    exec bash tools/emoji/gpu.sh wheels "$folder" 'torchao>=0.15'
+    exec bash tools/emoji/gpu.sh wheels "$folder" 'torchao>=0.15' 'optuna>=5,<6' alembic mako colorlog greenlet \
+        sqlalchemy rich markdown-it-py mdurl pytest pytest-timeout pluggy iniconfig hypothesis sortedcontainers peft pygments \
+        'hatchling>=1.27' pathspec trove-classifiers
 fi
-[ "$task" = run ] || { echo "pack or run, not $task" >&2; exit 2; }
+case $task in run | check) ;; *) echo "pack, check or run, not $task" >&2; exit 2 ;; esac
 
 out=${OUT:-build/benchmarks}
 limit=${LIMIT:-465}
@@ -30,6 +33,14 @@ if ls "$folder"/*.whl >/dev/null 2>&1; then
     python3 -m pip install --quiet --no-index --no-deps --target build/gpu-packages --upgrade "$folder"/*.whl
 fi
 export PYTHONPATH="build/gpu-packages:." PYTHONUNBUFFERED=1
+if [ "$task" = check ]; then
+    # Installed, since rewards and studies are found by their entry points.
+    python3 -m pip install --quiet --no-index --no-deps --no-build-isolation --target build/gpu-packages --upgrade .
+    set -o pipefail
+    timeout --kill-after=5 "$limit" python3 -m pytest -m gpu -v -rA --tb=short tests/run/test_gpu.py 2>&1 |
+        tee "$out/check.log"
+    exit
+fi
 summary=()
 failed=0
 compiles=1

@@ -1,0 +1,158 @@
+"""What only a GPU shows: its arithmetic, its memory, networks that stay on it. To run it: `benchmarks/gpu.sh check`.
+
+The same without a GPU is in ``test_model_weights.py``, ``test_room.py``, ``test_evaluate.py`` and ``test_compiled.py``.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pagopt.cli import main
+from pagopt.compiled import compile_blocks
+from pagopt.errors import ModelError
+from pagopt.evaluate import Evaluator, make_trainer
+from pagopt.models import load_pipeline
+from pagopt.recipe import PLAIN, Recipe, load_recipe
+from pagopt.render import Job, Renderer, Task
+from pagopt.results import load_results
+from pagopt.reward import load_reward
+from pagopt.store import Store
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+
+DEVICE = torch.device("cuda")
+RECIPES = (PLAIN, Recipe("L4.H2 L7.H2", scale=2.0), Recipe("L1.H3", strength=0.5, cfg=2.0))
+JOBS = [Job(recipe, Task(prompt, 3)) for recipe in RECIPES for prompt in ("flat, red apple", "ink, cat face")]
+GPU = ["--trainer.accelerator", "gpu", "--trainer.devices", "1"]
+SMALL = [
+    "--heads", "L4.H*", "--rounds", "1", "--heads_per_round", "1", "--steps", "2", "--cfg_scales", "[2.0]",
+    "--prompts", "[red apple, house]", "--held_out_prompts", "[key, castle]",
+]  # fmt: skip
+
+
+def away(one: Sequence[Image.Image], other: Sequence[Image.Image]) -> float:
+    """The mean difference of a pixel's value, of the picture that differs most."""
+    pairs = zip(one, other, strict=True)
+    return max(float(np.abs(np.asarray(a, float) - np.asarray(b, float)).mean()) for a, b in pairs)
+
+
+def renderer(dtype: str = "float32", quantize: str | None = None, offload: str | None = None) -> Renderer:
+    made = Renderer(load_pipeline("emoji", dtype, quantize), 8, offload=offload)
+    made.place(DEVICE)
+    return made
+
+
+@pytest.fixture(scope="module")
+def on_cpu() -> list[Image.Image]:
+    return Renderer(load_pipeline("emoji"), 8).render(JOBS)
+
+
+@pytest.fixture
+def leave() -> Iterator[Callable[[int], None]]:
+    """Leaves no more memory than what is in use, and so many bytes."""
+
+    def leave_only(more: int) -> None:
+        gc.collect()
+        torch.cuda.empty_cache()
+        whole = torch.cuda.get_device_properties(DEVICE).total_memory
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(DEVICE) + more) / whole, DEVICE)
+
+    yield leave_only
+    torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 0.5), ("float16", 1.0), ("bfloat16", 3.0)])
+def test_it_draws_what_the_cpu_draws(on_cpu: list[Image.Image], dtype: str, limit: float) -> None:
+    assert away(renderer(dtype).render(JOBS), on_cpu) < limit
+
+
+@pytest.mark.parametrize("quantize", ["int8", "float8", "float8_dynamic"])
+def test_quantised_weights(on_cpu: list[Image.Image], quantize: str) -> None:
+    if quantize == "float8_dynamic" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this GPU does not compute in eight bits")
+    assert 0 < away(renderer("bfloat16", quantize).render(JOBS), on_cpu) < 12
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_offloaded_networks(quantize: str | None, offload: str) -> None:
+    want = renderer(quantize=quantize).render(JOBS)
+    gc.collect()
+    torch.cuda.empty_cache()
+    made = renderer(quantize=quantize, offload=offload)
+    before = torch.cuda.memory_allocated(DEVICE)
+    with torch.inference_mode():  # as in Lightning's loops
+        assert away(made.render(JOBS), want) < 0.5
+        assert away(made.at_steps(8).render(JOBS), want) < 0.5
+    gc.collect()
+    assert torch.cuda.memory_allocated(DEVICE) - before < 8 * 2**20, "the transformer is still there"
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_networks_and_rewards_stay_on_it_between_the_loops(quantize: str | None, tmp_path: Path) -> None:
+    rewards = {name: load_reward(name) for name in ("clip", "colorfulness")}
+    made = Renderer(load_pipeline("emoji", "bfloat16", quantize), 2)
+    with Store(tmp_path / "store") as store:
+        evaluator = Evaluator(made, rewards, store, make_trainer(accelerator="gpu", devices=1), 4)
+        for recipes in (RECIPES[:2], RECIPES):
+            evaluator(recipes, [job.task for job in JOBS[:2]])
+            for name, module in made.modules().items():
+                assert {parameter.device.type for parameter in module.parameters()} == {"cuda"}, name
+
+
+def test_a_batch_that_does_not_fit_is_halved(leave: Callable[[int], None]) -> None:
+    made = renderer()
+    jobs = [Job(recipe, Task("flat, red apple", seed)) for seed in range(128) for recipe in RECIPES[:2]]
+    want = made.render(jobs)
+    leave(48 * 2**20)
+    with pytest.warns(UserWarning, match="do not fit into the GPU's memory: going on with"):
+        found = made.render(jobs)
+    assert away(found, want) < 0.5
+
+
+def test_a_picture_that_does_not_fit_is_an_error(leave: Callable[[int], None]) -> None:
+    made = renderer()
+    leave(0)
+    with pytest.raises(ModelError, match="does not fit into the GPU's memory: take a smaller size"):
+        made.render(JOBS[:1])
+
+
+def test_compiled_blocks(on_cpu: list[Image.Image]) -> None:
+    made = renderer()
+    compile_blocks(made.pipe)
+    assert away(made.render(JOBS), on_cpu) < 0.5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--dtype", "bfloat16", "--quantize", "int8"],
+        ["--dtype", "bfloat16", "--offload", "model"],
+        ["--dtype", "bfloat16", "--quantize", "int8", "--offload", "model"],
+        ["--offload", "sequential"],
+        ["--trainer.precision", "16-true"],
+        ["--trainer.precision", "bf16-mixed"],
+        ["--compile", "true"],
+        ["--search", "racing", "--search_options", "{cheap: 0.5}", "--offload", "model"],
+    ],
+    ids=" ".join,
+)
+def test_a_search_and_what_comes_after_it(words: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    study = ["flat", "--reward", "clip", *SMALL, *GPU]
+    assert main(["search", *study, "--out", str(out), *words]) == 0
+    first = load_results(out / "results.json")
+    assert main(["search", *study, "--out", str(tmp_path / "again"), "--store", str(out / "store"), *words]) == 0
+    assert load_results(tmp_path / "again" / "results.json").images_generated == 0
+    assert load_recipe(out / "recipe.json")[0] == first.recipe
+    picture = tmp_path / "apple.png"
+    assert main(["generate", "--recipe", str(out / "recipe.json"), "--prompt", "flat, key", "--out", str(picture)]) == 0
+    assert len(Image.open(picture).getcolors(2**16) or []) > 10
