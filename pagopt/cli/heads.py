@@ -19,6 +19,7 @@ several, wherever pagopt asks for heads.
 
 examples:
   pagopt heads
+  pagopt heads flux-dev
   pagopt heads path/to/my-sd3
 """
 
@@ -37,8 +38,10 @@ def main(words: list[str]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("blocks", "attention", "heads", "written"):
         table.add_column(column)
-    for (name, heads), group in groupby(head_map.sites, key=lambda site: (site.name, site.heads)):
-        blocks = [site.block for site in group]
+    sites = sorted(head_map.sites, key=lambda site: (site.name, site.heads, site.block))
+    runs = groupby(enumerate(sites), key=lambda pair: (pair[1].name, pair[1].heads, pair[1].block - pair[0]))
+    for (name, heads, _), run in runs:  # of blocks without a gap
+        blocks = [site.block for _, site in run]
         span = f"{blocks[0]}-{blocks[-1]}" if len(blocks) > 1 else f"{blocks[0]}"
         middle = "" if name == "attn" else f".{name}"
         table.add_row(span, name, str(heads), f"L{span}{middle}.H0-{heads - 1}")

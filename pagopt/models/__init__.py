@@ -18,6 +18,7 @@ from pagopt.models.chroma import Chroma
 from pagopt.models.fingerprint import fingerprint
 from pagopt.models.flux import FLUX
 from pagopt.models.flux2 import FLUX2, FLUX2Klein
+from pagopt.models.published import published
 from pagopt.models.qwen_image import QwenImage
 from pagopt.models.sd3 import SD3
 from pagopt.models.weights import Weights
@@ -142,11 +143,15 @@ def load_pipeline(name: str, dtype: torch.dtype | str = "float32", quantize: str
 def head_map_of(name: str) -> HeadMap:
     """The addressable heads of a model by name, from its configuration alone: no weights are read.
 
+    The configurations that the hub shows only after a login come with pagopt.
+
     Raises:
         UnknownName: If there is no such model.
         ModelError: If its configuration cannot be read, or its family is not supported.
     """
     source = resolve_model(name)
+    if (known := published(source)) is not None:
+        return family_of_transformer(known["_class_name"]).head_map_from_config(known)
     return family_in(read_index(source)).head_map_from_config(read_part(source, "transformer"))
 
 
@@ -186,6 +191,18 @@ def family_in(index: dict[str, Any]) -> Family:
         if pipeline in family.pipelines:
             return family
     raise _unsupported(str(pipeline))
+
+
+def family_of_transformer(name: str) -> Family:
+    """The family whose transformer is of this class; of several the first.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    for family in FAMILIES:
+        if name == family.transformer:
+            return family
+    raise _unsupported(name)
 
 
 def _unsupported(name: str) -> ModelError:

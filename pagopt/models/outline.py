@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pagopt.errors import StudyError
 from pagopt.heads import HeadMap
-from pagopt.models import ALIASES, cannot_load, family_in, head_map_of, read_index, read_part, resolve_model
+from pagopt.models import cannot_load, family_in, family_of_transformer, read_index, read_part, resolve_model
 from pagopt.models.anatomy import Family
+from pagopt.models.published import published
 
 __all__ = ["Outline", "has_weights", "outline_of"]
 
@@ -34,42 +35,6 @@ _VAE = {
     "norm_num_groups": 32,
     "use_quant_conv": False,
     "use_post_quant_conv": False,
-}
-_SD3 = {
-    "_class_name": "SD3Transformer2DModel",
-    "sample_size": 128,
-    "patch_size": 2,
-    "in_channels": 16,
-    "out_channels": 16,
-    "attention_head_dim": 64,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 2048,
-    "pos_embed_max_size": 192,
-}
-_MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
-_FLUX = {
-    "_class_name": "FluxTransformer2DModel",
-    "patch_size": 1,
-    "in_channels": 64,
-    "num_layers": 19,
-    "num_single_layers": 38,
-    "attention_head_dim": 128,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 768,
-    "guidance_embeds": True,
-    "axes_dims_rope": (16, 56, 56),
-}
-# The published configurations of models that ask for a login before they show theirs.
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "sd3-medium": _SD3 | _MEDIUM,
-    "sd3.5-medium": _SD3
-    | _MEDIUM
-    | {"pos_embed_max_size": 384, "dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm"},
-    "sd3.5-large": _SD3
-    | {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
-    "flux-dev": _FLUX,
-    "flux-schnell": _FLUX | {"guidance_embeds": False},
 }
 
 
@@ -162,17 +127,15 @@ def outline_of(name: str) -> Outline:
         ModelError: If its configuration cannot be read, or its family is not supported.
     """
     source = resolve_model(name)
-    if (known := _published(name)) is not None:
-        parts = {"transformer": known, "vae": _VAE}
+    if (known := published(source)) is not None:
+        family, parts = family_of_transformer(known["_class_name"]), {"transformer": known, "vae": _VAE}
         kinds = {key: ["diffusers", config["_class_name"]] for key, config in parts.items()}
-        pipeline = "FluxPipeline" if "Flux" in known["_class_name"] else "StableDiffusion3Pipeline"
-        family = family_in({"_class_name": pipeline})
-        head_map = family.head_map_from_config(known)
     else:
         index = read_index(source)
-        family, head_map = family_in(index), head_map_of(name)
+        family = family_in(index)
         kinds = {key: index[key] for key in ("transformer", "vae")}
         parts = {key: read_part(source, key) for key in kinds}
+    head_map = family.head_map_from_config(parts["transformer"])
     try:
         with torch.device("meta"):
             transformer, vae = (
@@ -199,9 +162,3 @@ def has_weights(name: str) -> bool:
         return any((Path(source) / "transformer").glob("*.safetensors"))
     files = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json")
     return any(isinstance(try_to_load_from_cache(source, f"transformer/{file}"), str) for file in files)
-
-
-def _published(name: str) -> dict[str, Any] | None:
-    known = {**PUBLISHED, **{ALIASES[alias]: config for alias, config in PUBLISHED.items()}}
-    found = known.get(name)
-    return found if found is None or not Path(name).is_dir() else None

@@ -12,6 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from tiny_sd3 import noise
 
 import pagopt.models as models
+from pagopt.cli import main
 from pagopt.errors import ModelError, UnknownName
 from pagopt.heads import Head, HeadMap, Site
 from pagopt.models import family_of, fingerprint, head_map_of, load_pipeline, resolve_model, scorer_folder
@@ -103,6 +104,27 @@ def test_the_published_configurations():
     assert (len(medium), medium.blocks) == (576, 24)
     dual = {"num_layers": 24, "num_attention_heads": 24, "dual_attention_layers": list(range(13))}
     assert len(family.head_map_from_config(dual)) == 576 + 13 * 24
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("flux-dev", ["0-56    attn       24     L0-56.H0-23", "1368 heads in 57 blocks"]),
+        ("black-forest-labs/FLUX.1-schnell", ["0-56    attn       24     L0-56.H0-23", "1368 heads in 57 blocks"]),
+        (
+            "sd3.5-medium",
+            [
+                "0-23    attn       24     L0-23.H0-23",
+                "0-12    attn2      24     L0-12.attn2.H0-23",
+                "888 heads in 24 blocks",
+            ],
+        ),
+    ],
+)
+def test_heads_of_models_that_ask_for_a_login(name, rows, capsys, monkeypatch):
+    monkeypatch.setattr(models, "read_index", lambda source: pytest.fail("the hub is asked"))
+    assert main(["heads", name]) == 0
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()[1:]] == rows
 
 
 @pytest.mark.parametrize("pipeline", ["KolorsPipeline", "StableDiffusionPipeline", ["their_code", "Pipeline"], None])

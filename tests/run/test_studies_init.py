@@ -16,9 +16,7 @@ from pagopt.cli.studies import _describe, describe_studies, read_header
 from pagopt.cli.tune import parser as tune_parser
 from pagopt.cli.tune import read
 from pagopt.errors import UnknownName
-from pagopt.heads import HeadMap
-from pagopt.models import ALIASES, family_in, head_map_of
-from pagopt.models.outline import PUBLISHED
+from pagopt.models import ALIASES, head_map_of
 from pagopt.reward import available_rewards
 from pagopt.study import available_studies, find_study
 from pagopt.tuning import Space, available_tunings
@@ -30,14 +28,6 @@ SMALL = ["--steps=2", "--prompts=[rocket,house]", "--held_out_prompts=[key]", "-
 NAMES = [*available_studies(), *available_tunings()]
 
 
-def heads_of(model: str) -> HeadMap:
-    if model not in PUBLISHED:
-        return head_map_of(model)
-    flux = "Flux" in PUBLISHED[model]["_class_name"]
-    family = family_in({"_class_name": "FluxPipeline" if flux else "StableDiffusion3Pipeline"})
-    return family.head_map_from_config(PUBLISHED[model])
-
-
 @pytest.mark.parametrize("info", describe_studies(), ids=lambda info: info.name)
 def test_every_shipped_study_says_what_it_costs_and_found(info) -> None:  # type: ignore[no-untyped-def]
     for text in (info.finds, info.cost, info.result, info.objective):
@@ -47,14 +37,14 @@ def test_every_shipped_study_says_what_it_costs_and_found(info) -> None:  # type
     if info.kind == "search":
         _, options, made = parse([info.file], search_parser(), find_study)
         study = requested(info.name, options, made).study
-        head_map = heads_of(study.model)
+        head_map = head_map_of(study.model)
         pool = head_map.select(study.heads)
         images = sum(study.images(len(pool), len({head.block for head in pool})).values())
     else:
         tuning = read([info.file], tune_parser()).tuning
         start = find_start(tuning)
         space = Space(tuning.space, start.recipe, start.order, tuning.study.steps)
-        images = sum(Parts(tuning, space, heads_of(tuning.study.model).blocks).images.values())
+        images = sum(Parts(tuning, space, head_map_of(tuning.study.model).blocks).images.values())
     assert f"{images:,} images" in info.cost
 
 
