@@ -25,6 +25,7 @@ from pagopt.compiled import compile_blocks
 from pagopt.errors import ModelError, StudyError, UnknownName
 from pagopt.guide import guided
 from pagopt.models import family_of, fingerprint
+from pagopt.prompts import Prompts
 from pagopt.recipe import Recipe
 from pagopt.room import Room
 
@@ -36,9 +37,6 @@ OFFLOADS = ("model", "sequential")
 # Pixels of an image from which on a batch is decoded picture by picture: one keeps a GPU busy, and all at once need
 # gigabytes.
 _LARGE = 512 * 512
-
-# Embeddings of as many prompts are kept; at SD3's size one takes 1.4 MB in half precision.
-_PROMPTS_KEPT = 512
 
 # Part of every image's description: one more whenever pagopt itself draws other pictures from the same recipe.
 _DRAWING = 1
@@ -102,8 +100,7 @@ class Renderer:
             )
         self.distilled_guidance = distilled_guidance
         self._fingerprint: str | None = None
-        self._encoded: dict[str, dict[str, torch.Tensor]] = {}
-        self._kind: tuple[torch.device, torch.dtype] | None = None
+        self._prompts = Prompts(self._family, pipe)
         self._room = Room("images")
         pipe.set_progress_bar_config(disable=True)
         if self.height * self.width >= _LARGE and hasattr(getattr(pipe, "vae", None), "enable_slicing"):
@@ -214,10 +211,10 @@ class Renderer:
 
     def _render_rows(self, jobs: Sequence[Job], cfg: float) -> list[Image.Image]:
         prompts = [job.task.prompt for job in jobs]
-        self._encode({*prompts, ""} if cfg > 1 else set(prompts))
-        arguments: dict[str, Any] = self._family.join([self._encoded[prompt] for prompt in prompts])
+        self._prompts.encode({*prompts, ""} if cfg > 1 else prompts)
+        arguments: dict[str, Any] = self._family.join([self._prompts[prompt] for prompt in prompts])
         if cfg > 1:
-            nothing = self._family.join([self._encoded[""]] * len(prompts))
+            nothing = self._family.join([self._prompts[""]] * len(prompts))
             arguments |= {f"negative_{name}": rows for name, rows in nothing.items()}
         if self.distilled_guidance is not None:
             arguments["guidance_scale"] = self.distilled_guidance
@@ -246,16 +243,6 @@ class Renderer:
                 f"the model drew a picture of values that are no numbers (NaN) in {dtype}; another dtype may do "
                 f"({other}), or a lower scale"
             ) from error
-
-    def _encode(self, prompts: Iterable[str]) -> None:
-        """Encode what is not encoded yet, in one batch."""
-        kind = (self.pipe._execution_device, self.pipe.transformer.dtype)
-        if kind != self._kind or len(self._encoded) > _PROMPTS_KEPT:
-            self._encoded.clear()
-            self._kind = kind
-        new = sorted(set(prompts) - self._encoded.keys())
-        if new:
-            self._encoded.update(zip(new, self._family.encode(self.pipe, new), strict=True))
 
 
 def check_offload(offload: str | None, device: torch.device) -> None:

@@ -31,6 +31,7 @@ ORDER = [
     "guider",
     "flux_blocks",
     "room",
+    "prompts",
     "render",
     "reward",
     "isolated",

@@ -12,6 +12,7 @@ from PIL import Image
 from pagopt.errors import GuidanceError, StudyError
 from pagopt.guide import guided
 from pagopt.models import load_pipeline
+from pagopt.models.sd3 import SD3
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
 
@@ -27,6 +28,28 @@ def renderer(tiny_model: Path) -> Renderer:
 def difference(a: Image.Image, b: Image.Image) -> int:
     assert a.size == b.size
     return int(np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)).max())
+
+
+def test_prompts_are_encoded_once_as_long_as_there_is_room(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = load_pipeline(str(tiny_model))
+    encoded: list[str] = []
+    encode = SD3.encode
+    monkeypatch.setattr(SD3, "encode", lambda *given: encoded.extend(given[2]) or encode(*given))
+    own = Renderer(pipe, steps=1)
+    names = ["cat", "dog", "owl", "bat"]
+    want = own.render([Job(PLAIN, Task(name, 1)) for name in names])
+    own.at_steps(2).render([Job(PLAIN, Task(name, 2)) for name in names])
+    assert sorted(encoded) == sorted(names)
+    row = sum(tensor.nbytes for tensor in own._prompts["cat"].values())
+    monkeypatch.setattr("pagopt.prompts.KEPT", 3 * row)
+    encoded.clear()
+    for number in (0, 1, 2, 3, 1, 0):
+        (image,) = own.render([Job(PLAIN, Task(names[number], 1))])
+        assert np.abs(np.asarray(image, int) - np.asarray(want[number], int)).max() <= 1
+        assert len(own._prompts) == 3
+    assert encoded == ["bat", "cat"], "the oldest alone went"
+    own.render([Job(PLAIN, Task(name, 1)) for name in [*names, "ox"]])  # what is drawn now stays, whatever its size
+    assert len(own._prompts) == 5
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
