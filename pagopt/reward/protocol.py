@@ -103,7 +103,7 @@ class Reward(ABC):
         return source_of(type(self))
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        """Score a batch, checking what goes in and what comes out.
+        """Score a batch, checking what goes in and what comes out; in halves, where a GPU's memory is too small for it.
 
         Args:
             images: At least one image, of any size. Transparent ones are put on white, grey ones become RGB.
@@ -119,14 +119,21 @@ class Reward(ABC):
                 number, type, NaN or infinity; ``index`` and ``prompt`` say for which image, where that can be known.
         """
         pictures, texts = _checked(images, prompts)
+        too_large = False
         with _full_precision(), torch.no_grad():
             try:
                 returned = self.score(pictures, texts)
+            except torch.OutOfMemoryError as error:
+                too_large = len(pictures) > 1
+                if not too_large:
+                    raise self._failed(error, pictures, texts) from error
             except RewardError as error:
                 error.reward = error.reward or self.name
                 raise
             except Exception as error:
                 raise self._failed(error, pictures, texts) from error
+            if too_large:  # and only here, behind the exception, is what it held let go
+                return self._by_halves(pictures, texts)
             scores = self._tensor(returned, len(pictures))
         for index in (~torch.isfinite(scores)).nonzero().flatten().tolist()[:1]:
             raise RewardError(
@@ -137,6 +144,15 @@ class Reward(ABC):
                 prompt=texts[index],
             )
         return scores
+
+    def _by_halves(self, images: list[Image.Image], prompts: list[str]) -> Tensor:
+        half = len(images) // 2
+        first = self(images[:half], prompts[:half])
+        try:
+            return torch.cat([first, self(images[half:], prompts[half:])])
+        except RewardError as error:
+            error.index = None if error.index is None else error.index + half
+            raise
 
     def _failed(self, error: Exception, images: list[Image.Image], prompts: list[str]) -> RewardError:
         """Say which image it was: the first one that fails alone, too."""

@@ -96,6 +96,37 @@ def test_an_exception_of_the_batch_alone_blames_no_image() -> None:
     assert caught.value.index is None
 
 
+@pytest.mark.parametrize("room", [1, 2, 3, 5])
+def test_a_batch_that_does_not_fit_is_scored_in_parts(room: int) -> None:
+    """What a GPU raises whose memory is full."""
+    sizes: list[int] = []
+
+    def brightness(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        sizes.append(len(images))
+        if len(images) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        if "bad" in prompts:
+            raise ValueError("bad")
+        return [float(image.getpixel((0, 0))[0]) for image in images]
+
+    reward = FunctionReward(brightness, "brightness")
+    images = [Image.new("RGB", (2, 2), (shade, 0, 0)) for shade in range(7)]
+    assert reward(images, list("abcdefg")).tolist() == [float(shade) for shade in range(7)]
+    assert sum(size for size in sizes if size <= room) == 7
+    prompts = ["a", "b", "c", "d", "e", "bad", "g"]
+    with pytest.raises(RewardError, match="prompt 'bad': ValueError: bad") as caught:
+        reward(images, prompts)
+    assert (caught.value.index, caught.value.prompt) == (5, "bad")
+
+
+def test_one_picture_that_does_not_fit_is_a_failure() -> None:
+    def full(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(RewardError, match=r"failed on image 1 of 1, prompt 'a': OutOfMemoryError: CUDA out of memory"):
+        FunctionReward(full, "full")([Image.new("RGB", (2, 2))] * 2, ["a", "b"])
+
+
 def test_interrupting_is_no_failure() -> None:
     def stop(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         raise KeyboardInterrupt
