@@ -15,6 +15,7 @@ from pagopt.cli import main
 from pagopt.errors import ModelError
 from pagopt.guide import guided
 from pagopt.models import load_pipeline
+from pagopt.models.weights import bytes_of
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
 from tests.tiny_pipelines import MAKERS
@@ -76,6 +77,22 @@ def test_draws_what_the_stock_pipeline_draws_under_guidance(family: str, folder:
         assert np.abs(image - np.asarray(want, dtype=int)).max() <= 1
     first, second = np.abs(images[0] - images[1]).max(), np.abs(images[0] - images[2]).max()
     assert min(first, second) > 2, "neither the recipe nor the prompt did anything"
+
+
+def test_weights_in_eight_bits_and_networks_off_the_gpu(family: str, folder: Path) -> None:
+    """In half precision tiny random models are chaotic; so only that they draw, and from how many bytes."""
+    jobs = [Job(recipe, task) for task in TASKS for recipe in (Recipe(), RECIPE)]
+    whole = Renderer(load_pipeline(str(folder)), steps=2, **SIZE)
+    half, eighth = (Renderer(load_pipeline(str(folder), "bfloat16", kind), 2, **SIZE) for kind in (None, "int8"))
+    for name in ("transformer", "text_encoder"):
+        sizes = [bytes_of(one.modules()[name]) for one in (whole, half, eighth)]
+        assert sizes[0] == 2 * sizes[1] > 2 * sizes[2], name
+    for one in (half, eighth):
+        assert all(np.asarray(image).std() > 1 for image in one.render(jobs))
+    offloaded = Renderer(load_pipeline(str(folder)), steps=2, offload="model", **SIZE)
+    offloaded.place(torch.device("cpu"))
+    for found, want in zip(offloaded.render(jobs), whole.render(jobs), strict=True):
+        assert np.abs(np.asarray(found, dtype=int) - np.asarray(want, dtype=int)).max() <= 1
 
 
 def test_a_search_and_its_recipe_in_a_plain_diffusers_script(
