@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pagopt.cli.search import UNUSED, add_offload, trainer_options
+from pagopt.cli.parsing import add_offload, new_parser
+from pagopt.cli.search import UNUSED, trainer_options
 from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, read_prompts, run_comparison
 from pagopt.comparison.folder import FILES
 from pagopt.comparison.tables import differences_rows, distances_rows, gaps_rows, legend, methods_rows, title
@@ -47,13 +47,9 @@ examples:
 """
 
 
-class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of the description."""
-
-
 def parser() -> ArgumentParser:
     """All options, typed; the trainer's come from Lightning."""
-    command = ArgumentParser(prog="pagopt evaluate", description=DESCRIPTION, allow_abbrev=False, formatter_class=Help)
+    command = new_parser("pagopt evaluate", DESCRIPTION)
     add = command.add_argument
     add("recipes", type=Path, nargs="+", metavar="RECIPE", help="Recipe files, as `pagopt search` writes them.")
     add("--prompts", type=Path, required=True, help="Text file with one prompt a line; # begins a comment line.")

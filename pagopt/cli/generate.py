@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from pagopt.cli.search import add_offload
+from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.errors import StudyError
 from pagopt.files import write_png
 from pagopt.models import Weights, load_pipeline
@@ -30,7 +30,7 @@ SMALLEST_SIDE = 256
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = ArgumentParser(prog="pagopt generate", description=DESCRIPTION, allow_abbrev=False)
+    command = new_parser("pagopt generate", DESCRIPTION)
     command.add_argument("--recipe", type=Path | None, help="Recipe file, as `pagopt search` writes it.")
     command.add_argument("--prompt", type=str, required=True, help="What to draw.")
     command.add_argument("--seed", type=int, default=0, help="Seed of the initial noise.")

@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
+from pagopt.cli.parsing import new_parser
 from pagopt.models import head_map_of
 
 __all__ = ["main", "parser"]
@@ -26,7 +27,7 @@ examples:
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = ArgumentParser(prog="pagopt heads", description=DESCRIPTION, allow_abbrev=False)
+    command = new_parser("pagopt heads", DESCRIPTION)
     command.add_argument("model", type=str, nargs="?", default="emoji", help="Name, folder or hub id.")
     return command
 

@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from pagopt.cli.parsing import new_parser
 from pagopt.errors import StudyError, UnknownName
 from pagopt.files import write_text
 from pagopt.models import resolve_model
@@ -125,7 +126,7 @@ cfg_scales: {cfg}
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = ArgumentParser(prog="pagopt init", description=DESCRIPTION, allow_abbrev=False)
+    command = new_parser("pagopt init", DESCRIPTION)
     command.add_argument("name", type=str, help="Of the study; NAME.yaml is written. A path works, too.")
     command.add_argument("--kind", type=str, default="search", help=f"One of {', '.join(KINDS)}.")
     command.add_argument("--model", type=str, default="emoji", help="Name, folder or hub id.")

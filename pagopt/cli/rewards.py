@@ -6,6 +6,7 @@ from jsonargparse import ArgumentParser
 
 from pagopt.cli import environments
 from pagopt.cli.listing import print_json, print_list
+from pagopt.cli.parsing import new_parser
 from pagopt.errors import UnknownName
 from pagopt.reward import describe_rewards
 
@@ -26,7 +27,7 @@ Some packages need an environment of their own, which is built once:
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = ArgumentParser(prog="pagopt rewards", description=DESCRIPTION, allow_abbrev=False)
+    command = new_parser("pagopt rewards", DESCRIPTION)
     command.add_argument("--json", action="store_true", help="list: print JSON, for scripts.")
     environments.add_options(command)
     return command

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from pagopt.cli.parsing import new_parser
 from pagopt.cli.pictures import BESIDE, find_images, find_prompts, read_image, read_prompts
 from pagopt.errors import PagoptError, RewardError
 from pagopt.reward import Objective, Reward, RewardSpec
@@ -37,7 +38,7 @@ apple.txt beside apple.png. Without IMAGES, all that the file names are scored."
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = ArgumentParser(prog="pagopt score", description=DESCRIPTION, allow_abbrev=False)
+    command = new_parser("pagopt score", DESCRIPTION)
     command.add_argument("images", type=str, nargs="*", help="Image files, folders, or patterns in quotes.")
     command.add_argument(
         "--reward",

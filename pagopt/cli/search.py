@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.columns import compared, estimates
+from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.experiment import run_study
 from pagopt.report.guards import notice, read_guards
 from pagopt.report.reading import objective_name, value_name
@@ -23,11 +25,12 @@ from pagopt.results import Estimate, Results
 from pagopt.study import Study, available_studies, find_study
 from pagopt.summary import held_out_means, missed, passing, thresholds
 
-__all__ = ["UNUSED", "Request", "add_offload", "main", "parse", "parser", "requested", "trainer_options"]
+__all__ = ["UNUSED", "Request", "main", "parse", "parser", "requested", "trainer_options"]
 
 DESCRIPTION = """Find the attention heads that serve an objective (HeadHunter, arXiv 2506.10978).
 
-STUDY is the name of a shipped study or the path of a YAML file with any of the options below. Shipped: {studies}.
+STUDY is the name of a shipped study or the path of a YAML file with any of the options below.
+{studies}
 The folder (runs/STUDY, or --out) gets recipe.json, report.html, sheet.png, scores.csv, the exact configuration and the
 store of all images. The same command again goes on where it stopped.
 
@@ -50,11 +53,8 @@ UNUSED = {
 
 def parser() -> ArgumentParser:
     """All options, typed; the study's come from :class:`pagopt.study.Study`, the trainer's from Lightning."""
-    command = ArgumentParser(
-        prog="pagopt search",
-        description=DESCRIPTION.format(studies=", ".join(available_studies())),
-        allow_abbrev=False,
-    )
+    studies = textwrap.fill(f"Shipped: {', '.join(available_studies())}.", 118)
+    command = new_parser("pagopt search", DESCRIPTION.format(studies=studies))
     command.add_argument("--config", action="config", help="Further YAML files; later ones win.")
     command.add_argument("--out", type=Path | None, help="Folder of the run. Default: runs/STUDY.")
     command.add_argument(
@@ -65,16 +65,6 @@ def parser() -> ArgumentParser:
     command.add_class_arguments(Study, None)
     command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
     return command
-
-
-def add_offload(command: ArgumentParser) -> None:
-    """``--offload``, the same for all commands that draw."""
-    command.add_argument(
-        "--offload",
-        type=str | None,
-        help="Where GPU memory is short, keep on the CPU what is not needed: whole networks (model), or single layers "
-        "(sequential; slow).",
-    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from pagopt.cli.parsing import new_parser
 from pagopt.errors import StoreError, UnknownName
 from pagopt.store import Findings, Store, contents, export, merge, needed_by, prune, verify
 
@@ -50,7 +51,7 @@ SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 def parser() -> ArgumentParser:
     """All options, of all actions."""
-    command = ArgumentParser(prog="pagopt store", description=DESCRIPTION, allow_abbrev=False)
+    command = new_parser("pagopt store", DESCRIPTION)
     command.add_argument("words", type=str, nargs="+", metavar="ACTION FOLDER", help="As above; info may be left out.")
     command.add_argument("--json", action="store_true", help="Print JSON, for scripts.")
     command.add_argument(

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from pagopt.cli.parsing import new_parser
 from pagopt.errors import PagoptError, UnknownName
 from pagopt.models.outline import has_weights
 from pagopt.reward import describe_rewards
@@ -74,7 +75,7 @@ class StudyInfo:
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = ArgumentParser(prog="pagopt studies", description=DESCRIPTION, allow_abbrev=False)
+    command = new_parser("pagopt studies", DESCRIPTION)
     command.add_argument("name", type=str, nargs="?", help="Only this one, with its YAML.")
     command.add_argument("--json", action="store_true", help="Print JSON, for scripts.")
     return command

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.columns import compared, estimates
-from pagopt.cli.search import UNUSED, add_offload, parse, trainer_options
+from pagopt.cli.parsing import add_offload, new_parser
+from pagopt.cli.search import UNUSED, parse, trainer_options
 from pagopt.results import Estimate
 from pagopt.study import Study
 from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning, tune
@@ -39,18 +39,9 @@ examples:
 """
 
 
-class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of the description."""
-
-
 def parser() -> ArgumentParser:
     """All options, typed; the study's come from :class:`pagopt.study.Study`, those of the tuning from its class."""
-    command = ArgumentParser(
-        prog="pagopt tune",
-        description=DESCRIPTION.format(tunings=", ".join(available_tunings())),
-        allow_abbrev=False,
-        formatter_class=Help,
-    )
+    command = new_parser("pagopt tune", DESCRIPTION.format(tunings=", ".join(available_tunings())))
     add = command.add_argument
     add("--config", action="config", help="Further YAML files; later ones win.")
     add("--out", type=Path | None, help="Folder of the run. Default: runs/tune-STUDY.")

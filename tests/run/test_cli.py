@@ -50,6 +50,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
     status, out, _ = run(capsys, command, "--help")
     assert status == 0
     assert f"usage: pagopt {command}" in out
+    assert f"\n  pagopt {command}" in out or command == "studies", "an example in a line of its own, to be copied"
     if command == "search":
         for word in ("sd3_quality", "--heads_per_round", "--trainer.devices", "--reward", "goes on where"):
             assert word in out
