@@ -10,13 +10,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import diffusers
-import numpy as np
 import torch
 import transformers
 from PIL import Image
@@ -218,31 +216,25 @@ class Renderer:
             arguments |= {f"negative_{name}": rows for name, rows in nothing.items()}
         if self.distilled_guidance is not None:
             arguments["guidance_scale"] = self.distilled_guidance
-        # Where the values that are to become a picture are no numbers, NumPy would warn and make them black.
-        with guided(self.pipe, [job.recipe for job in jobs]), self._numbers():
-            output = self.pipe(
+        with guided(self.pipe, [job.recipe for job in jobs]):
+            pixels: torch.Tensor = self.pipe(
                 **arguments,
                 **self._family.cfg_arguments(self.pipe, cfg),
                 num_inference_steps=self.steps,
                 height=self.height,
                 width=self.width,
                 generator=[torch.Generator("cpu").manual_seed(job.task.seed) for job in jobs],
-                output_type="pil",
-            )
-        return [image.convert("RGB") for image in output.images]
-
-    @contextmanager
-    def _numbers(self) -> Iterator[None]:
-        try:
-            with np.errstate(invalid="raise"):
-                yield
-        except FloatingPointError as error:
+                output_type="pt",
+            ).images
+        if not torch.isfinite(pixels).all():  # NumPy would warn, and make them black
             dtype = _name(self.pipe.transformer.dtype)
             other = "bfloat16 has float32's range" if dtype == "float16" else "try float32"
             raise ModelError(
                 f"the model drew a picture of values that are no numbers (NaN) in {dtype}; another dtype may do "
                 f"({other}), or a lower scale"
-            ) from error
+            )
+        processor = self.pipe.image_processor  # the rest of what output_type="pil" does
+        return [image.convert("RGB") for image in processor.numpy_to_pil(processor.pt_to_numpy(pixels))]
 
 
 def check_offload(offload: str | None, device: torch.device) -> None:

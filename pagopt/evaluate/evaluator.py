@@ -204,6 +204,6 @@ def make_trainer(**options: Any) -> Trainer:
         return Trainer(**{**quiet, **options})
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         usual = inspect.signature(Trainer).parameters
-        said = [f"trainer.{name} {value}" for name, value in options.items() if value != usual[name].default]
+        said = [f"trainer.{k} {value}" for k, value in options.items() if k not in usual or value != usual[k].default]
         given = ", ".join(said) or "its defaults"
         raise StudyError(f"Lightning's Trainer does not take {given} here: {str(error).splitlines()[0]}") from error

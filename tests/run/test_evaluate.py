@@ -176,3 +176,8 @@ def test_refuses_nothing(renderer: Renderer, store: Store) -> None:
         evaluator(renderer, store, "brightness")(RECIPES, [])
     with pytest.raises(StudyError, match="batch_size must be at least 1"):
         evaluator(renderer, store, "brightness", batch_size=0)
+
+
+def test_an_option_that_a_trainer_does_not_have() -> None:
+    with pytest.raises(StudyError, match=r"does not take trainer\.gpus 8 here: .*unexpected keyword argument 'gpus'"):
+        make_trainer(gpus=8)
