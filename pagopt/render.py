@@ -97,14 +97,14 @@ class Renderer:
                 f"{type(pipe).__name__} with these weights does not: set cfg for classifier-free guidance"
             )
         self.distilled_guidance = distilled_guidance
-        self._fingerprint: str | None = None
+        # Of offloaded networks it cannot be read any more.
+        self._fingerprint: str | None = None if offload is None else fingerprint(pipe)
         self._prompts = Prompts(self._family, pipe)
         self._room = Room("images")
         pipe.set_progress_bar_config(disable=True)
         if self.height * self.width >= _LARGE and hasattr(getattr(pipe, "vae", None), "enable_slicing"):
             pipe.vae.enable_slicing()
         self.offload = offload
-        self._placed = False
         if compile:
             if offload == "sequential":
                 raise StudyError("blocks that are offloaded layer by layer cannot be compiled: take offload: model")
@@ -141,17 +141,19 @@ class Renderer:
         return {name: part for name, part in parts if isinstance(part, torch.nn.Module)}
 
     def place(self, device: torch.device) -> None:
-        """Bring the networks to a device, or with ``offload`` have diffusers do so whenever one is needed."""
+        """Bring the networks to a device, or with ``offload`` have diffusers do so whenever one is needed.
+
+        A pipeline that is offloaded already, by another renderer or by its user, stays as it is.
+        """
+        if any(hasattr(module, "_hf_hook") for module in self.modules().values()):
+            return
         if self.offload is None:
-            if not any(hasattr(module, "_hf_hook") for module in self.modules().values()):  # a user's own offloading
-                self.pipe.to(device, silence_dtype_warnings=True)
-        elif not self._placed:
-            self.fingerprint  # noqa: B018 - cannot be read afterwards
-            if self.offload == "model":
-                self.pipe.enable_model_cpu_offload(device=device)
-            else:
-                self.pipe.enable_sequential_cpu_offload(device=device)
-            self._placed = True
+            self.pipe.to(device, silence_dtype_warnings=True)
+            return
+        if self.offload == "model":
+            self.pipe.enable_model_cpu_offload(device=device)
+        else:
+            self.pipe.enable_sequential_cpu_offload(device=device)
 
     def describe(self) -> dict[str, Any]:
         """Everything that changes an image, except recipe, prompt and seed (JSON).

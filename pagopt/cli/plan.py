@@ -98,17 +98,25 @@ def main(words: list[str]) -> None:
             return
         here = has_weights(asked.study.model)
         if here:
-            size, trainer, store = asked.batch_size, asked.trainer, asked.store
-            run = Run(asked.study, asked.name, folder, size, trainer, True, store, asked.offload)
+            run = Run(
+                asked.study,
+                asked.name,
+                folder,
+                asked.batch_size,
+                asked.trainer,
+                quiet=True,
+                store=asked.store,
+                offload=asked.offload,
+            )
             try:
                 plan = make_plan(run)
             finally:
                 run.close()
         else:
             plan = outline_plan(asked.study, *outlined(asked.study, asked.trainer))
-    shown_store = str(asked.store or f"of {asked.out}")
+    store = str(asked.store or f"of {asked.out}")
     held, _ = outlined(asked.study, asked.trainer)
-    show(plan, Shown(asked.name, shown_store, asked.batch_size, gpu, asked.study.model, here, held))
+    show(plan, Shown(asked.name, store, asked.batch_size, gpu, asked.study.model, here, held))
 
 
 def plan_tuning(asked: tune.Request, gpu: str) -> None:
@@ -123,8 +131,8 @@ def plan_tuning(asked: tune.Request, gpu: str) -> None:
                 return
             done = finished_trials(options["storage"], out, options["study_name"] or asked.name)
             size, trainer, store = options["batch_size"], options["trainer"], options["store"]
-            where = (size, trainer, store, True, options["offload"])
-            run = TuningRun(tuning, asked.name, folder, start, space, *where)
+            offload = options["offload"]
+            run = TuningRun(tuning, asked.name, folder, start, space, size, trainer, store, quiet=True, offload=offload)
             try:
                 plan = make_tuning_plan(run, min(done, tuning.trials))
             finally:

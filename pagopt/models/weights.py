@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +114,7 @@ class Weights:
                 mapping[name] = transformers.TorchAoConfig(kind())
         return {**arguments, "quantization_config": diffusers.PipelineQuantizationConfig(quant_mapping=mapping)}
 
-    def bytes_in(self, transformer: nn.Module, others: Iterator[nn.Module] | tuple[nn.Module, ...] = ()) -> int:
+    def bytes_in(self, transformer: nn.Module, others: Iterable[nn.Module] = ()) -> int:
         """What the networks take in this form, from their shapes alone (``meta`` tensors will do).
 
         Args:

@@ -188,8 +188,11 @@ def test_offloaded_networks_draw_the_same(tiny_model: Path, offload: str, batch:
                 accelerate.cpu_offload(module, device)
 
         pipe.enable_sequential_cpu_offload = layer_by_layer
-    for _ in range(2):  # placed once
-        renderer.place(torch.device("cpu"))
+    renderer.at_steps(1).place(torch.device("cpu"))
+    hooks = [module._hf_hook for module in renderer.modules().values()]
+    for one in (renderer, renderer.at_steps(3)):  # they share the pipeline, which is offloaded once
+        one.place(torch.device("cpu"))
+    assert all(module._hf_hook is hook for module, hook in zip(renderer.modules().values(), hooks, strict=True))
     assert renderer.fingerprint == plain.fingerprint
     for start in range(0, len(JOBS), batch):
         jobs = JOBS[start : start + batch]
