@@ -95,10 +95,6 @@ class Store:
         paths = [self.folder / "images" / key[:2] / f"{key}{suffix}" for suffix in picture_file.SUFFIXES]
         return next((path for path in paths if path.is_file()), paths[0])
 
-    def put_image(self, key: str, image: Image.Image, description: Mapping[str, Any]) -> None:
-        """Keep one image; see :meth:`put_images`."""
-        self.put_images([(key, image, description)])
-
     def put_images(self, entries: Iterable[tuple[str, Image.Image, Mapping[str, Any]]]) -> None:
         """Keep images, in one transaction; those before a failure are kept.
 

@@ -68,15 +68,15 @@ def test_a_killed_process_loses_its_batch_only(tmp_path: Path) -> None:
 def test_killed_between_file_and_row(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Store, "_insert", lambda *_: None)
-        store.put_image(KEY, IMAGE, DESCRIPTION)
+        store.put_images([(KEY, IMAGE, DESCRIPTION)])
     assert store.image_path(KEY).exists()
     assert not store.has_image(KEY)
-    store.put_image(KEY, IMAGE, DESCRIPTION)
+    store.put_images([(KEY, IMAGE, DESCRIPTION)])
     assert store.has_image(KEY)
 
 
 def test_a_fork_gets_a_connection_of_its_own(store: Store) -> None:
-    store.put_image(KEY, IMAGE, DESCRIPTION)
+    store.put_images([(KEY, IMAGE, DESCRIPTION)])
     before = store._database()
     store._process -= 1  # as if forked
     assert store._database() is not before

@@ -76,7 +76,7 @@ def test_it_is_read_upgraded_and_grows(first: Path) -> None:
             check(store)
     with Store(first) as store:
         key, image, description = entry(9)
-        store.put_image(key, image, description)
+        store.put_images([(key, image, description)])
         check(store, images=6)
         assert [path.suffix for path in store.files()].count(".webp") == 1
         assert store._database().execute("SELECT value FROM meta").fetchall() == [("2",)]
@@ -120,7 +120,7 @@ def test_looking_needs_a_store_and_writes_nothing(first: Path, tmp_path: Path) -
     assert not (tmp_path / "none").exists()
     with Store(first, read_only=True) as store:
         for write in (
-            lambda: store.put_image(*entry(7)),
+            lambda: store.put_images([entry(7)]),
             lambda: store.put_scores("clip", {KEY: 1.0}),
             lambda: store.forget([KEY]),
         ):

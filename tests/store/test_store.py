@@ -25,7 +25,7 @@ from pagopt.store import Store
 
 def test_an_image_comes_back_exactly(store: Store) -> None:
     assert not store.has_image(KEY)
-    store.put_image(KEY, IMAGE, DESCRIPTION)
+    store.put_images([(KEY, IMAGE, DESCRIPTION)])
     assert store.has_image(KEY)
     assert store.get_image(KEY).tobytes() == IMAGE.tobytes()
     assert store.get_image(KEY).mode == "RGB"
@@ -37,7 +37,7 @@ def test_an_image_comes_back_exactly(store: Store) -> None:
 @given(pixels=hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3))))
 def test_any_pixels_come_back(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> None:
     with Store(tmp_path_factory.mktemp("any")) as store:
-        store.put_image(KEY, Image.fromarray(pixels), DESCRIPTION)
+        store.put_images([(KEY, Image.fromarray(pixels), DESCRIPTION)])
         assert np.array_equal(np.asarray(store.get_image(KEY)), pixels)
 
 
@@ -91,7 +91,7 @@ def test_a_thousand_images_take_seconds(store: Store) -> None:
 
 
 def test_it_opens_again_and_travels(store: Store) -> None:
-    store.put_image(KEY, IMAGE, DESCRIPTION)
+    store.put_images([(KEY, IMAGE, DESCRIPTION)])
     copy = pickle.loads(pickle.dumps(store))
     assert copy.has_image(KEY)
     copy.close()
@@ -106,7 +106,7 @@ def test_no_path_leads_out(store: Store, bad: Any) -> None:
         lambda: store.image_path(bad),
         lambda: store.get_image(bad),
         lambda: store.has_image(bad),
-        lambda: store.put_image(bad, IMAGE, {}),
+        lambda: store.put_images([(bad, IMAGE, {})]),
         lambda: store.put_scores("clip", {bad: 1.0}),
     ):
         with pytest.raises(StoreError, match="is no key of an image"):
@@ -117,12 +117,12 @@ def test_no_path_leads_out(store: Store, bad: Any) -> None:
 def test_only_rgb_is_kept(store: Store) -> None:
     for mode in ("RGBA", "L", "P", "F"):
         with pytest.raises(ValueError, match=f"not mode '{mode}'"):
-            store.put_image(KEY, Image.new(mode, (2, 2)), DESCRIPTION)
+            store.put_images([(KEY, Image.new(mode, (2, 2)), DESCRIPTION)])
     assert not store.has_image(KEY)
 
 
 def test_the_documented_schema(store: Store) -> None:
-    store.put_image(KEY, IMAGE, DESCRIPTION)
+    store.put_images([(KEY, IMAGE, DESCRIPTION)])
     store.put_scores("clip", {KEY: 0.5})
     documented = textwrap.dedent(pagopt.store.__doc__ or "")
     page = (Path(__file__).parent.parent.parent / "docs" / "store.md").read_text(encoding="utf-8")

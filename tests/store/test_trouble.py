@@ -77,7 +77,7 @@ def test_folders_that_will_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("how", ["cut", "empty", "noise", "flip", "jpeg", "grey"])
 def test_a_damaged_image_is_named(store: Store, how: str) -> None:
-    store.put_image(KEY, IMAGE, DESCRIPTION)
+    store.put_images([(KEY, IMAGE, DESCRIPTION)])
     path = store.image_path(KEY)
     data = path.read_bytes()
     if how == "flip":
@@ -95,7 +95,7 @@ def test_a_damaged_image_is_named(store: Store, how: str) -> None:
     with pytest.raises(StoreError, match=r"is gone. Run again"):
         store.get_image(KEY)
     assert not store.has_image(KEY)
-    store.put_image(KEY, IMAGE, DESCRIPTION)
+    store.put_images([(KEY, IMAGE, DESCRIPTION)])
     assert store.get_image(KEY).tobytes() == IMAGE.tobytes()
 
 

@@ -140,7 +140,7 @@ def test_what_it_is_measured_in(tmp_path: Path) -> None:
         keys = [store.key({"number": number}) for number in range(3)]
         for number, key in enumerate(keys):
             shade = Image.new("RGB", (8, 8), (80 * number, 0, 255 - 80 * number))
-            store.put_image(key, shade, {"number": number})
+            store.put_images([(key, shade, {"number": number})])
         found = made(keys, tasks)
         features = seen.features([store.get_image(key) for key in keys]).double().numpy()  # type: ignore[attr-defined]
         assert found.mean() == pytest.approx(pairs(features), abs=1e-9)
