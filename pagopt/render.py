@@ -180,6 +180,7 @@ class Renderer:
             facts["distilled_guidance"] = self.distilled_guidance
         return facts
 
+    @torch.inference_mode(False)  # in Lightning's loops it is on, and quantised weights cannot be moved in it
     @torch.no_grad()
     def render(self, jobs: Sequence[Job]) -> list[Image.Image]:
         """Draw one image a job, in the order of the jobs.

@@ -1,12 +1,15 @@
-"""What only a GPU shows: its arithmetic, its memory, networks that stay on it. To run it: `benchmarks/gpu.sh check`.
+"""On a GPU: its arithmetic, its memory, networks that stay on it. To run it on one: `benchmarks/gpu.sh check`.
 
-The same without a GPU is in ``test_model_weights.py``, ``test_room.py``, ``test_evaluate.py`` and ``test_compiled.py``.
+Without one, what has no need of its kernels runs on a pretended GPU.
 """
 
 from __future__ import annotations
 
 import gc
+import shlex
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +23,28 @@ from pagopt.errors import ModelError
 from pagopt.evaluate import Evaluator, make_trainer
 from pagopt.models import load_pipeline
 from pagopt.recipe import PLAIN, Recipe, load_recipe
-from pagopt.render import Job, Renderer, Task
+from pagopt.render import OFFLOADS, Job, Renderer, Task
 from pagopt.results import load_results
 from pagopt.reward import load_reward
 from pagopt.store import Store
+from tests.families.explicit import TARGETS
+from tests.pretended_gpu import COMPILER, pretended_gpu
+from tests.tiny_pipelines import MAKERS
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+HAS_GPU = torch.cuda.is_available()
+REAL = (pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="there is no GPU"))
+PRETENDED = (pytest.mark.skipif(HAS_GPU or COMPILER is None, reason="there is a GPU, or no C++ compiler"),)
+
+
+def on_gpus(
+    names: str = "", rows: Sequence[tuple[object, ...]] = ((),), quick: Sequence[int] = (0,)
+) -> pytest.MarkDecorator:
+    """A test's parameters, on a GPU and on a pretended one; ``quick`` says which rows are not slow there."""
+    real = [pytest.param("real", *row, marks=REAL) for row in rows]
+    slow = [() if number in quick else (pytest.mark.slow,) for number in range(len(rows))]
+    pretended = [pytest.param("pretended", *row, marks=(*PRETENDED, *s)) for row, s in zip(rows, slow, strict=True)]
+    return pytest.mark.parametrize(",".join(("gpu", *names.split())), real + pretended, indirect=["gpu"])
+
 
 DEVICE = torch.device("cuda")
 RECIPES = (PLAIN, Recipe("L4.H2 L7.H2", scale=2.0), Recipe("L1.H3", strength=0.5, cfg=2.0))
@@ -49,6 +68,12 @@ def renderer(dtype: str = "float32", quantize: str | None = None, offload: str |
     return made
 
 
+@pytest.fixture(autouse=True)
+def gpu(request: pytest.FixtureRequest) -> Iterator[str]:
+    with pretended_gpu() if request.param == "pretended" else nullcontext():
+        yield request.param
+
+
 @pytest.fixture(scope="module")
 def on_cpu() -> list[Image.Image]:
     return Renderer(load_pipeline("emoji"), 8).render(JOBS)
@@ -68,20 +93,38 @@ def leave() -> Iterator[Callable[[int], None]]:
     torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [("float32", 0.5), ("float16", 1.0), ("bfloat16", 3.0)])
+@on_gpus("dtype limit", [("float32", 0.5), ("float16", 1.0), ("bfloat16", 3.0)])
 def test_it_draws_what_the_cpu_draws(on_cpu: list[Image.Image], dtype: str, limit: float) -> None:
     assert away(renderer(dtype).render(JOBS), on_cpu) < limit
 
 
-@pytest.mark.parametrize("quantize", ["int8", "float8", "float8_dynamic"])
+@on_gpus("family", [("sd3",), ("flux",), *((name,) for name in MAKERS)], quick=range(2 + len(MAKERS)))
+def test_every_family_and_target(family: str, tiny_model: Path, tiny_flux: Path, tmp_path: Path) -> None:
+    folder = {"sd3": tiny_model, "flux": tiny_flux}.get(family, tmp_path / family)
+    if family in MAKERS:
+        MAKERS[family]().save_pretrained(folder)
+    pipe = load_pipeline(str(folder))
+    recipes = [PLAIN, Recipe("L0.H0 L1.H1", path="fisher_rao", strength=0.6)]
+    recipes += [
+        Recipe("L0.H0 L1.H1", strength=0.6, target=name, target_options=dict(o)) for name, o in TARGETS.values()
+    ]
+    if family != "flux2":  # no classifier-free guidance
+        recipes.append(Recipe("L1.H0", cfg=2.0))
+    jobs = [Job(recipe, Task(prompt, 3)) for recipe in recipes for prompt in ("cat", "a small house")]
+    want = Renderer(pipe, 1, 16, 16).render(jobs)
+    made = Renderer(pipe, 1, 16, 16)
+    made.place(DEVICE)
+    assert away(made.render(jobs), want) < 1
+
+
+@on_gpus("quantize", [("int8",), ("float8",), ("float8_dynamic",)])
 def test_quantised_weights(on_cpu: list[Image.Image], quantize: str) -> None:
     if quantize == "float8_dynamic" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("this GPU does not compute in eight bits")
     assert 0 < away(renderer("bfloat16", quantize).render(JOBS), on_cpu) < 12
 
 
-@pytest.mark.parametrize("quantize", [None, "int8"])
-@pytest.mark.parametrize("offload", ["model", "sequential"])
+@on_gpus("quantize offload", list(product((None, "int8"), OFFLOADS)), quick=())
 def test_offloaded_networks(quantize: str | None, offload: str) -> None:
     want = renderer(quantize=quantize).render(JOBS)
     gc.collect()
@@ -95,7 +138,7 @@ def test_offloaded_networks(quantize: str | None, offload: str) -> None:
     assert torch.cuda.memory_allocated(DEVICE) - before < 8 * 2**20, "the transformer is still there"
 
 
-@pytest.mark.parametrize("quantize", [None, "int8"])
+@on_gpus("quantize", [(None,), ("int8",)], quick=(1,))
 def test_networks_and_rewards_stay_on_it_between_the_loops(quantize: str | None, tmp_path: Path) -> None:
     rewards = {name: load_reward(name) for name in ("clip", "colorfulness")}
     made = Renderer(load_pipeline("emoji", "bfloat16", quantize), 2)
@@ -107,6 +150,7 @@ def test_networks_and_rewards_stay_on_it_between_the_loops(quantize: str | None,
                 assert {parameter.device.type for parameter in module.parameters()} == {"cuda"}, name
 
 
+@on_gpus(quick=())
 def test_a_batch_that_does_not_fit_is_halved(leave: Callable[[int], None]) -> None:
     made = renderer()
     jobs = [Job(recipe, Task("flat, red apple", seed)) for seed in range(128) for recipe in RECIPES[:2]]
@@ -117,6 +161,7 @@ def test_a_batch_that_does_not_fit_is_halved(leave: Callable[[int], None]) -> No
     assert away(found, want) < 0.5
 
 
+@on_gpus()
 def test_a_picture_that_does_not_fit_is_an_error(leave: Callable[[int], None]) -> None:
     made = renderer()
     leave(0)
@@ -124,33 +169,34 @@ def test_a_picture_that_does_not_fit_is_an_error(leave: Callable[[int], None]) -
         made.render(JOBS[:1])
 
 
+@on_gpus(quick=())
 def test_compiled_blocks(on_cpu: list[Image.Image]) -> None:
     made = renderer()
     compile_blocks(made.pipe)
     assert away(made.render(JOBS), on_cpu) < 0.5
 
 
-@pytest.mark.parametrize(
+@on_gpus(
     "words",
     [
-        [],
-        ["--dtype", "bfloat16", "--quantize", "int8"],
-        ["--dtype", "bfloat16", "--offload", "model"],
-        ["--dtype", "bfloat16", "--quantize", "int8", "--offload", "model"],
-        ["--offload", "sequential"],
-        ["--trainer.precision", "16-true"],
-        ["--trainer.precision", "bf16-mixed"],
-        ["--compile", "true"],
-        ["--search", "racing", "--search_options", "{cheap: 0.5}", "--offload", "model"],
+        ("--dtype bfloat16 --quantize int8 --offload model",),
+        ("",),
+        ("--dtype bfloat16 --quantize int8",),
+        ("--dtype bfloat16 --offload model",),
+        ("--offload sequential",),
+        ("--quantize int8 --offload sequential",),
+        ("--trainer.precision 16-true",),
+        ("--trainer.precision bf16-mixed",),
+        ("--compile true",),
+        ("--search racing --search_options '{cheap: 0.5}' --offload model",),
     ],
-    ids=" ".join,
 )
-def test_a_search_and_what_comes_after_it(words: list[str], tmp_path: Path) -> None:
+def test_a_search_and_what_comes_after_it(words: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    study = ["flat", "--reward", "clip", *SMALL, *GPU]
-    assert main(["search", *study, "--out", str(out), *words]) == 0
+    study = ["flat", "--reward", "clip", *SMALL, *GPU, *shlex.split(words)]
+    assert main(["search", *study, "--out", str(out)]) == 0
     first = load_results(out / "results.json")
-    assert main(["search", *study, "--out", str(tmp_path / "again"), "--store", str(out / "store"), *words]) == 0
+    assert main(["search", *study, "--out", str(tmp_path / "again"), "--store", str(out / "store")]) == 0
     assert load_results(tmp_path / "again" / "results.json").images_generated == 0
     assert load_recipe(out / "recipe.json")[0] == first.recipe
     picture = tmp_path / "apple.png"
