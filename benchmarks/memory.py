@@ -5,6 +5,10 @@ the plain batch that it is compared with. On a GPU the peak is what PyTorch's al
 is the peak of the resident set, in a fresh process for every variant.
 
     python -m benchmarks.memory --model emoji --batch 8 --steps 2
+    python -m benchmarks.memory --model sd3-medium --counted --dtype bfloat16 --batch 8 --steps 2
+
+With ``--counted`` nothing is computed: the tensors of a pretended GPU have shapes only, and their bytes are counted.
+That leaves out what kernels and the allocator take for themselves, and supposes a fused attention.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import torch
 from benchmarks.common import Model, options_of, tasks
 from benchmarks.report import Report
 from pagopt.recipe import Recipe
+from tools.pretended_gpu import pretended_gpu
 
 TARGETS: dict[str, dict[str, Any]] = {
     "identity": {},
@@ -36,6 +41,7 @@ PLAIN = "unguided, twice the images"
 def add(parser: Any) -> None:
     """Options of this benchmark alone."""
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--counted", action="store_true", help="count the bytes of tensors, and compute nothing")
     parser.add_argument("--one", choices=[PLAIN, *TARGETS], help="measure this one alone and print it as JSON")
 
 
@@ -85,6 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     given = list(sys.argv[1:] if argv is None else argv)
     options = options_of(__doc__, given, add)
+    if not options.counted:
+        return measure(options, given)
+    options.device, options.rounds = "cuda", 1
+    with pretended_gpu(shapes_only=True):
+        return measure(options, given)
+
+
+def measure(options: Any, given: Sequence[str]) -> int:
+    """Draw the batches, and print the table."""
     gpu = options.device.startswith("cuda")
     peaks: dict[str, list[tuple[int, int]]] = {name: [] for name in (PLAIN, *options.targets)}
     if gpu or options.one:

@@ -13,6 +13,7 @@ from benchmarks import candidates, memory, recompilations, scaling, weights, wor
 from benchmarks.common import Model, options_of, tasks, twin
 from pagopt.guide import guided
 from pagopt.recipe import Recipe
+from tools.pretended_gpu import COMPILER
 
 SMALL = ["--rounds", "1", "--steps", "2", "--device", "cpu", "--dtype", "float32"]
 
@@ -96,6 +97,17 @@ def test_memory(run):
     rows = run(memory, "--model", "tiny-sd3", "--batch", "2", "--targets", "identity")
     assert [row["batch"] for row in rows] == [memory.PLAIN, "identity"]
     assert all(row["peak MB"] > row["MB above the loaded model"] > 0 for row in rows)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
+def test_memory_of_a_big_model(run):
+    """At most 1.1 times that of a plain batch of as many rows."""
+    words = ["--model", "sd3-medium", "--size", "1024", "--dtype", "bfloat16", "--batch", "4", "--counted"]
+    plain, *guided_ones = run(memory, *words, "--targets", "identity", "row_maximum")
+    assert plain["peak MB"] == pytest.approx(2 * 2085 + plain["MB above the loaded model"], rel=0.01)
+    assert plain["MB above the loaded model"] > 8 * 4429 * 4 * 1536 * 2 / 1e6, "the widest layer of all rows"
+    for row in guided_ones:
+        assert 0.9 < row["x plain (above the model)"] < 1.1
 
 
 def test_recompilations(run):

@@ -28,8 +28,8 @@ from pagopt.results import load_results
 from pagopt.reward import load_reward
 from pagopt.store import Store
 from tests.families.explicit import TARGETS
-from tests.pretended_gpu import COMPILER, pretended_gpu
 from tests.tiny_pipelines import MAKERS
+from tools.pretended_gpu import COMPILER, pretended_gpu
 
 HAS_GPU = torch.cuda.is_available()
 REAL = (pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="there is no GPU"))

@@ -10,9 +10,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -29,6 +31,7 @@ __all__ = ["COMPILER", "pretended_gpu"]
 COMPILER = shutil.which("c++")
 DEVICE = torch.device("cuda", 0)
 MEMORY = 80 * 2**30
+LARGE = 10**5  # elements
 GUARD = """
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 namespace c10::impl { C10_REGISTER_GUARD_IMPL(CUDA, NoOpDeviceGuardImpl<DeviceType::CUDA>); }
@@ -48,53 +51,70 @@ class Memory:
     """What lies on the pretended GPU, and how much may."""
 
     def __init__(self) -> None:
-        self._tensors: dict[int, weakref.ref[Remote]] = {}
-        self.limit = MEMORY
+        self.limit, self.shapes_only = MEMORY, False
+        self.now = self.peak = 0
+        self._users: Counter[int] = Counter()
 
     def allocated(self, *_: Any) -> int:
-        """Bytes of all storages that are in use."""
-        alive = [made.inner.untyped_storage() for one in list(self._tensors.values()) if (made := one()) is not None]
-        return sum({storage._cdata: storage.nbytes() for storage in alive}.values())
+        """Bytes of all storages in use."""
+        return self.now
 
-    def add(self, tensor: Remote) -> None:
-        number = id(tensor)
-        self._tensors[number] = weakref.ref(tensor, lambda _: self._tensors.pop(number, None))
-        if self.limit < MEMORY and self.allocated() > self.limit:
-            raise torch.OutOfMemoryError("CUDA out of memory, as is pretended")
+    def most(self, *_: Any) -> int:
+        """The peak since the last reset."""
+        return self.peak
+
+    def reset(self, *_: Any) -> None:
+        self.peak = self.now
 
     def keep_to(self, part: float, *_: Any) -> None:
         self.limit = int(part * MEMORY)
+
+    def add(self, tensor: Remote) -> None:
+        storage = tensor.numbers.untyped_storage()
+        if not self._users[storage._cdata]:
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+        self._users[storage._cdata] += 1
+        weakref.finalize(tensor, self._drop, storage)
+        if self.now > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory, as is pretended")
+
+    def _drop(self, storage: torch.UntypedStorage) -> None:
+        self._users[storage._cdata] -= 1
+        if not self._users[storage._cdata]:
+            del self._users[storage._cdata]
+            self.now -= storage.nbytes()
 
 
 memory = Memory()
 
 
 class Remote(torch.Tensor):
-    """A tensor on the pretended GPU; ``inner`` holds its numbers."""
+    """A tensor on the pretended GPU; ``numbers`` hold what is in it."""
 
-    inner: torch.Tensor
+    numbers: torch.Tensor
 
     @staticmethod
-    def __new__(cls, inner: torch.Tensor, requires_grad: bool = False) -> Any:
-        if isinstance(inner, Remote) or inner.device.type == "meta":  # as torch.nn.Parameter is called
-            return torch.nn.Parameter(inner, requires_grad)
+    def __new__(cls, numbers: torch.Tensor, requires_grad: bool = False) -> Any:
+        if isinstance(numbers, Remote) or (numbers.is_meta and not memory.shapes_only):
+            return torch.nn.Parameter(numbers, requires_grad)  # this class called in the place of that
         with torch.inference_mode(False):
             made = torch.Tensor._make_wrapper_subclass(
                 cls,
-                inner.size(),
-                strides=inner.stride(),
-                storage_offset=inner.storage_offset(),
-                dtype=inner.dtype,
-                layout=inner.layout,
+                numbers.size(),
+                strides=numbers.stride(),
+                storage_offset=numbers.storage_offset(),
+                dtype=numbers.dtype,
+                layout=numbers.layout,
                 device=DEVICE,
                 requires_grad=requires_grad,
             )
-        made.inner = inner
+        made.numbers = numbers
         memory.add(made)
         return made
 
-    def __repr__(self, **_: Any) -> str:
-        return f"{self.inner!r} on the pretended GPU"
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"{self.numbers!r} on the pretended GPU"
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -102,13 +122,22 @@ class Remote(torch.Tensor):
             return NotImplemented
         if func is torch.Tensor.numpy:
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+        kwargs = kwargs or {}
+        if func is torch.Tensor.tolist and args[0].numbers.is_meta:
+            return _made_up(args[0].numbers).tolist()
         if func in (torch.Tensor.tolist, torch.Tensor.data_ptr):
-            return func(args[0].inner)
+            return func(args[0].numbers)
+        if func is torch.nn.functional.scaled_dot_product_attention and memory.shapes_only:
+            # What a fused kernel needs; on a CPU torch would build the map.
+            query, _, value = args[:3] or (kwargs["query"], kwargs["key"], kwargs["value"])
+            return query.new_empty(*query.shape[:-1], value.shape[-1])
         with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _run(func, args, kwargs or {}) if _plain(types) else NotImplemented
 
 
@@ -136,7 +165,7 @@ def _is_gpu(value: Any) -> bool:
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     leaves = tree_leaves((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    remote = any(isinstance(tensor, Remote) for tensor in tensors)
+    remote = [tensor for tensor in tensors if isinstance(tensor, Remote)]
     new_there = _is_gpu(kwargs.get("device"))
     if func._can_decompose() and (remote or any(map(_is_gpu, leaves))):
         with nullcontext() if torch._C._get_dispatch_mode(KEY) else mode:
@@ -145,21 +174,46 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             return result
     _refuse(func, args, kwargs, tensors)
 
-    there = new_there if kwargs.get("device") is not None else isinstance(tensors[0], Remote) if tensors else False
-    there |= remote and kwargs.get("device") is None and func is not aten.copy_.default and func not in INDEXING
-    known = {id(tensor.inner): tensor for tensor in tensors if isinstance(tensor, Remote)}
-    inner_args, inner_kwargs = tree_map(lambda x: x.inner if isinstance(x, Remote) else x, (args, kwargs))
+    if kwargs.get("device") is not None:
+        there = new_there
+    elif func is aten.copy_.default or func in INDEXING:
+        there = isinstance(tensors[0], Remote)
+    else:
+        there = bool(remote)
+    known = {id(tensor.numbers): tensor for tensor in remote}
+    inner_args, inner_kwargs = tree_map(lambda x: x.numbers if isinstance(x, Remote) else x, (args, kwargs))
     if new_there:
-        inner_kwargs["device"] = torch.device("cpu")
+        large = memory.shapes_only and not tensors and prod(x for x in tree_leaves(args[:1]) if type(x) is int) > LARGE
+        inner_kwargs["device"] = torch.device("meta" if large else "cpu")
+    if any(tensor.numbers.is_meta for tensor in remote):
+        if func is aten._local_scalar_dense.default:
+            return True
+        if func is aten.copy_.default:
+            return args[0]
+        inner_args, inner_kwargs = tree_map(_shape_of, (inner_args, inner_kwargs))
 
     def outside(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
         if id(value) in known:  # in place
             return known[id(value)]
-        return Remote(value) if there and value.device.type == "cpu" else value
+        return Remote(value) if there and (memory.shapes_only or not value.is_meta) else value
 
     return tree_map(outside, func(*inner_args, **inner_kwargs))
+
+
+def _shape_of(value: Any) -> Any:
+    """The same without numbers: of a tensor its shape, of a device the one without any, and no generator."""
+    if isinstance(value, torch.Tensor):
+        return value.to("meta")
+    return torch.device("meta") if isinstance(value, torch.device) else value
+
+
+def _made_up(tensor: torch.Tensor) -> torch.Tensor:
+    """Numbers for a tensor that has none, no two of them equal; of truth values, none is true."""
+    if tensor.dtype is torch.bool:
+        return torch.zeros(tensor.shape, dtype=torch.bool)
+    return torch.arange(tensor.numel()).reshape(tensor.shape)
 
 
 def _refuse(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[torch.Tensor]) -> None:
@@ -190,13 +244,18 @@ def _let_guards_pass() -> None:
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[None]:
-    """Inside, ``torch.cuda`` has one device."""
+def pretended_gpu(shapes_only: bool = False) -> Iterator[None]:
+    """Inside, ``torch.cuda`` has one device.
+
+    Args:
+        shapes_only: Large tensors, and what is computed with them, have no numbers: the memory of models can be counted
+            that would neither fit nor end here.
+    """
     _let_guards_pass()
     same_kind = torch._has_compatible_shallow_copy_type
     about = SimpleNamespace(total_memory=MEMORY, name="pretended", major=8, minor=0, multi_processor_count=1)
     nothing = mock.Mock(return_value=None)
-    cuda = {
+    cuda: dict[str, Any] = {
         "is_available": lambda: True,
         "is_initialized": lambda: True,
         "is_bf16_supported": lambda *_, **__: True,
@@ -207,13 +266,15 @@ def pretended_gpu() -> Iterator[None]:
         "get_device_name": lambda *_: about.name,
         "memory_allocated": memory.allocated,
         "memory_reserved": memory.allocated,
-        "max_memory_allocated": memory.allocated,
+        "max_memory_allocated": memory.most,
+        "reset_peak_memory_stats": memory.reset,
         "mem_get_info": lambda *_: (memory.limit - memory.allocated(), MEMORY),
         "set_per_process_memory_fraction": memory.keep_to,
         **dict.fromkeys(("init", "_lazy_init", "set_device", "synchronize", "empty_cache", "ipc_collect"), nothing),
-        **dict.fromkeys(("manual_seed", "manual_seed_all", "reset_peak_memory_stats"), nothing),
+        **dict.fromkeys(("manual_seed", "manual_seed_all"), nothing),
         **dict.fromkeys(("reset_accumulated_memory_stats",), nothing),
     }
+    memory.shapes_only = shapes_only
     lifted = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") goes through the mode
     try:
@@ -230,4 +291,4 @@ def pretended_gpu() -> Iterator[None]:
             yield
     finally:
         torch._C._set_only_lift_cpu_tensors(lifted)
-        memory.limit = MEMORY
+        memory.limit, memory.shapes_only = MEMORY, False
