@@ -114,7 +114,7 @@ class Run:
         self.name = name
         self.folder = folder
         self.objective = Objective(study.specs, study.combine)
-        watch = Objective(study.watch).rewards if study.watch else {}
+        watch = Objective(study.watched).rewards if study.watch else {}
         self.tasks: list[Task] = study.tasks()
         self.searcher = study.searcher()
         self.budget = Budget() if study.budget is None else Budget.parse(study.budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from importlib.metadata import entry_points
@@ -26,9 +27,9 @@ class Study:
 
     Args:
         prompts: Contents to draw, such as "red apple". Every candidate draws all of them.
-        reward: The objective: a reward's name, or a list of rewards with `name`, `weight` and `args`, and for some
-            combinations `at_least`, `at_most` or `tolerance`. Several are measured in standard deviations of the
-            unguided images and combined.
+        reward: The objective: a reward's name, or a list of names, or of rewards with `name`, `weight` and `args`, and
+            for some combinations `at_least`, `at_most` or `tolerance`. Several are measured in standard deviations of
+            the unguided images and combined.
         combine: How several rewards are combined: "sum" (weighted), "harmonic" (good by all at once), "thresholds"
             (the best among those whose rewards with `at_least` or `at_most` keep to it: a number, "baseline", or such
             as "baseline - 0.5 sd"), "lexicographic" (in the order of the list, equal within a `tolerance`: a number,
@@ -38,7 +39,7 @@ class Study:
         seeds: One seed for each prompt; default 0, 1, 2, ...
         held_out_prompts: Contents that the search never sees, for the comparison at the end.
         held_out_seeds: One seed for each of them; default 1000, 1001, ...
-        watch: Further rewards that are reported at the end, but not optimised.
+        watch: Further rewards, a name or a list, that are reported at the end, but not optimised.
         heads: The heads to choose from, such as "L2-5.H*"; "*" is all.
         search: Which algorithm: "exhaustive" (the paper's: every head in every round), "racing" (the same rounds for a
             part of the images), "layers" (whole layers, as in PAG), "lookahead" (pairs of heads), "random" (random
@@ -69,14 +70,14 @@ class Study:
     """
 
     prompts: list[str]
-    reward: list[RewardSpec] | str
+    reward: list[RewardSpec | str] | str
     combine: str = "sum"
     model: str = "emoji"
     style: str = ""
     seeds: list[int] | None = None
     held_out_prompts: list[str] = field(default_factory=list)
     held_out_seeds: list[int] | None = None
-    watch: list[RewardSpec] = field(default_factory=list)
+    watch: list[RewardSpec | str] | str = field(default_factory=list)
     heads: str = "*"
     search: str = "exhaustive"
     search_options: dict[str, int | float | bool | None] = field(default_factory=dict)
@@ -106,7 +107,7 @@ class Study:
         if not self.specs:
             raise StudyError("reward is empty: give at least one reward, see `pagopt rewards`")
         check_terms(self.specs, self.combine)
-        check_terms(self.watch)
+        check_terms(self.watched)
         for name in ("prompts", "held_out_prompts"):
             for prompt in getattr(self, name):
                 # An empty prompt is meant: it draws without one. A blank is a slip.
@@ -139,7 +140,12 @@ class Study:
     @property
     def specs(self) -> list[RewardSpec]:
         """The objective as a list."""
-        return [RewardSpec(self.reward)] if isinstance(self.reward, str) else list(self.reward)
+        return _specs(self.reward)
+
+    @property
+    def watched(self) -> list[RewardSpec]:
+        """What is reported beside it."""
+        return _specs(self.watch)
 
     def recipe(self) -> Recipe:
         """The recipe that the search starts from: everything but the heads."""
@@ -196,9 +202,9 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML and JSON; ``Study(**...)`` of it through the command line's parser gives it back."""
         data = {**asdict(self), "interval": list(self.interval)}
-        for name in ("reward", "watch"):
-            if not isinstance(getattr(self, name), str):
-                data[name] = [term.to_dict() for term in getattr(self, name)]
+        data["watch"] = [term.to_dict() for term in self.watched]
+        if not isinstance(self.reward, str):
+            data["reward"] = [term.to_dict() for term in self.specs]
         # What version 0.1.0 did not know is left out at its default: its folders belong to the same study.
         defaults = {"combine": "sum", "search": "exhaustive", "search_options": {}}
         for name, default in {**defaults, **dict.fromkeys(("budget", "dtype", "quantize"))}.items():
@@ -208,6 +214,11 @@ class Study:
 
     def _prompt(self, content: str) -> str:
         return ", ".join(part for part in (self.style, content) if part)
+
+
+def _specs(terms: Sequence[RewardSpec | str] | str) -> list[RewardSpec]:
+    items = [terms] if isinstance(terms, str) else terms
+    return [RewardSpec(term) if isinstance(term, str) else term for term in items]
 
 
 def available_studies(group: str = "pagopt.studies") -> dict[str, Path]:

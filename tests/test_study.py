@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
 import yaml
 
-from pagopt.errors import PagoptError, StudyError, UnknownName
+from pagopt.cli.search import parse, parser, requested
+from pagopt.errors import PagoptError, RewardError, StudyError, UnknownName
 from pagopt.recipe import Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec
@@ -117,3 +119,28 @@ def test_an_unknown_study_names_the_nearest() -> None:
         find_study("glosy")
     with pytest.raises(StudyError, match=r"no study file mine\.yaml"):
         find_study("mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        ("--reward [clip,sharpness] --watch brightness", "[{name: clip}, {name: sharpness}]"),
+        ("--reward '[{name: clip}, sharpness]' --watch '[brightness]'", "[{name: clip}, {name: sharpness}]"),
+        ("--reward '[{name: clip}, {name: sharpness}]' --watch '[{name: brightness}]'", "[clip, sharpness]"),
+    ],
+)
+def test_rewards_are_names_or_mappings(words: str, same: str) -> None:
+    def read(text: str) -> Study:
+        return requested(*parse(["flat", *shlex.split(text)], parser(), find_study)).study
+
+    study = read(words)
+    assert [spec.name for spec in study.specs] == ["clip", "sharpness"]
+    assert study.watched == [RewardSpec("brightness")]
+    assert study.to_dict() == read(f"--reward '{same}' --watch '[{{name: brightness}}]'").to_dict()
+
+
+@pytest.mark.parametrize("words", ["[{nam: clip}]", "{nam: clip}", "[{name: clip, wight: 2}]"])
+@pytest.mark.parametrize("option", ["reward", "watch"])
+def test_what_is_neither_is_said(option: str, words: str) -> None:
+    with pytest.raises(RewardError, match=r"is no reward.s name, and no list of rewards: each is"):
+        Study(**{"prompts": ["cat"], "reward": "clip", option: words})

@@ -53,7 +53,7 @@ COMMON = """{style}
 # with weights: docs/rewards.md, docs/objectives.md.
 reward:{reward}
 # Rewards that are only reported, as a second opinion on what was optimised.
-# watch: [{{name: sharpness}}]
+# watch: [sharpness]
 
 model: {model}
 {dtype}# What to draw. Prompt number i has seed i, for every candidate the same. More prompts make the choice surer.

@@ -48,6 +48,11 @@ class RewardSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise RewardError("a reward needs a name; `pagopt rewards` lists them")
+        if self.name[0] in "[{":  # what the command line could not read as a list of terms, it takes for a name
+            raise RewardError(
+                f"{self.name} is no reward's name, and no list of rewards: each is a name, or has `name` and, if need "
+                "be, `weight`, `args`, `at_least`, `at_most`, `tolerance`, as in [{name: clip, weight: 2}, sharpness]"
+            )
         if not isinstance(self.args, Mapping) or not all(isinstance(key, str) for key in self.args):
             raise RewardError(
                 f"the args of reward {self.name!r} are {self.args!r}, not names with values", reward=self.name

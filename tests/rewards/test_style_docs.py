@@ -49,7 +49,7 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert re.search(r"red\s+apple\.png\s+-?\d+\.\d+", capsys.readouterr().out)
 
     whole: Namespace = parser().parse_args(["--config", search[2]])
-    assert whole.watch[0].name == "judge"
+    assert whole.watch == "judge"
     few = ["--prompts", "[sunflower, bus]", "--held_out_prompts", "[camera, bell]"]
     assert main([*search[1:], *few, *shlex.split(QUICK)]) == 0
     for name in ("recipe.json", "report.html", "results.json"):
