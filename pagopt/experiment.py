@@ -120,7 +120,7 @@ class Run:
         self.budget = Budget() if study.budget is None else Budget.parse(study.budget)
         dtype, options = at_load(study.dtype, options)
         self.trainer = make_trainer(**options)  # before the model is loaded, since that may take minutes
-        self.weights = Weights(dtype or "float32", study.quantize)
+        self.weights = Weights.asked(dtype, study.quantize)
         pipe = load_pipeline(study.model, self.weights.dtype, study.quantize)
         self.head_map: HeadMap = family_of(pipe).head_map(pipe.transformer)
         self.pool = self.head_map.select(study.heads)

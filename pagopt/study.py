@@ -62,7 +62,8 @@ class Study:
         width: Pixels; default: as the model likes it.
         distilled_guidance: The guidance scale that a distilled model such as FLUX.1-dev takes as an input.
         compile: Compile the model's blocks: a slow start, then faster; the images stay the same up to rounding.
-        dtype: Number format of the weights: float32, bfloat16, float16; default: as trainer.precision says, or float32.
+        dtype: Number format of the weights: float32, bfloat16, float16; default: as trainer.precision says, or float32
+            (bfloat16 with `quantize`).
         quantize: Hold the linear layers of the transformer and of large text encoders in eight bits: int8, float8, or
             float8_dynamic, which computes in them, too (needs torchao: `pip install 'pagopt[quantize]'`).
         cfg_scales: The CFG scales to compare with; the best on the search's own tasks is taken. Empty for none.
@@ -125,7 +126,7 @@ class Study:
         if seen:
             raise StudyError(f"held-out tasks must be new to the search, but it sees {sorted(seen)[0]}")
         self.searcher()
-        Weights(self.dtype or "float32", self.quantize)
+        Weights.asked(self.dtype, self.quantize)
         if self.search in {"racing", "refinement"} and len(self.specs) > 1 and not combination(self.combine).additive:
             raise StudyError(
                 f"{self.search} compares recipes picture by picture, and combine: {self.combine} ranks them by the "

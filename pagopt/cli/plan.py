@@ -147,7 +147,7 @@ def plan_tuning(asked: tune.Request, gpu: str) -> None:
 def outlined(study: Study, options: dict[str, Any]) -> tuple[Weights, int]:
     """How the model's weights are held, and on how many processes it runs."""
     dtype, rest = at_load(study.dtype, options)
-    return Weights(dtype or "float32", study.quantize), make_trainer(**rest).world_size
+    return Weights.asked(dtype, study.quantize), make_trainer(**rest).world_size
 
 
 def find(name: str) -> Path:

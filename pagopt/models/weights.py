@@ -58,6 +58,15 @@ class Weights:
             raise UnknownName("quantization", str(self.quantize), QUANTIZATIONS)
 
     @classmethod
+    def asked(cls, dtype: str | None, quantize: str | None) -> Weights:
+        """What a study asks for. Without a dtype: float32, and bfloat16 around weights that are quantised.
+
+        Raises:
+            UnknownName: If there is none such.
+        """
+        return cls(dtype or ("float32" if quantize is None else "bfloat16"), quantize)
+
+    @classmethod
     def of(cls, provenance: Provenance | None) -> Weights:
         """How they were held when a recipe was found; plain where its file does not say.
 

@@ -293,3 +293,10 @@ def test_what_quantisation_needs(tiny_model: Path, monkeypatch: pytest.MonkeyPat
 def test_a_new_study_of_a_large_model_asks_for_half_precision() -> None:
     assert yaml.safe_load(template(Path("a.yaml"), model="sd3.5-medium"))["dtype"] == "bfloat16"
     assert "dtype" not in yaml.safe_load(template(Path("a.yaml")))
+
+
+def test_what_is_not_quantised_is_in_bfloat16_unless_asked(study: Path, tmp_path: Path) -> None:
+    assert Weights.asked(None, None) == Weights("float32")
+    assert Weights.asked("float32", "int8") == Weights("float32", "int8")
+    assert main(["search", str(study), "--quantize", "int8", "--out", str(tmp_path / "run"), *CPU]) == 0
+    assert Weights.of(load_recipe(tmp_path / "run" / "recipe.json")[1]) == Weights("bfloat16", "int8")
