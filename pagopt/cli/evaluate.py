@@ -49,7 +49,7 @@ examples:
 
 def parser() -> ArgumentParser:
     """All options, typed; the trainer's come from Lightning."""
-    command = new_parser("pagopt evaluate", DESCRIPTION)
+    command = new_parser("pagopt evaluate", "RECIPE ... --prompts PROMPTS [options]", DESCRIPTION)
     add = command.add_argument
     add("recipes", type=Path, nargs="+", metavar="RECIPE", help="Recipe files, as `pagopt search` writes them.")
     add("--prompts", type=Path, required=True, help="Text file with one prompt a line; # begins a comment line.")

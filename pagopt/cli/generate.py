@@ -30,7 +30,7 @@ SMALLEST_SIDE = 256
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = new_parser("pagopt generate", DESCRIPTION)
+    command = new_parser("pagopt generate", "--prompt PROMPT --out OUT [options]", DESCRIPTION)
     command.add_argument("--recipe", type=Path | None, help="Recipe file, as `pagopt search` writes it.")
     command.add_argument("--prompt", type=str, required=True, help="What to draw.")
     command.add_argument("--seed", type=int, default=0, help="Seed of the initial noise.")

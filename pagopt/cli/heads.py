@@ -27,7 +27,7 @@ examples:
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = new_parser("pagopt heads", DESCRIPTION)
+    command = new_parser("pagopt heads", "[MODEL]", DESCRIPTION)
     command.add_argument("model", type=str, nargs="?", default="emoji", help="Name, folder or hub id.")
     return command
 

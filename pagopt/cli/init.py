@@ -126,7 +126,7 @@ cfg_scales: {cfg}
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = new_parser("pagopt init", DESCRIPTION)
+    command = new_parser("pagopt init", "NAME [options]", DESCRIPTION)
     command.add_argument("name", type=str, help="Of the study; NAME.yaml is written. A path works, too.")
     command.add_argument("--kind", type=str, default="search", help=f"One of {', '.join(KINDS)}.")
     command.add_argument("--model", type=str, default="emoji", help="Name, folder or hub id.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from argparse import RawDescriptionHelpFormatter
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
@@ -10,12 +11,26 @@ __all__ = ["add_offload", "new_parser"]
 
 
 class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of the description, so that examples can be copied."""
+    """Keeps the lines of paragraphs that have indented ones, so that examples can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = [
+            paragraph if "\n " in paragraph else textwrap.fill(paragraph, width)
+            for paragraph in text.strip("\n").split("\n\n")
+        ]
+        return "\n\n".join(filled)
 
 
-def new_parser(name: str, description: str) -> ArgumentParser:
-    """The parser of a command, without options; ``name`` is such as "pagopt search"."""
-    return ArgumentParser(prog=name, description=description, allow_abbrev=False, formatter_class=Help)
+def new_parser(name: str, arguments: str, description: str) -> ArgumentParser:
+    """The parser of a command, without options.
+
+    Args:
+        name: Such as "pagopt search".
+        arguments: What follows it, in short: "STUDY [options]".
+        description: Wrapped, but for paragraphs with lines that are indented, such as examples.
+    """
+    usage = f"{name} {arguments}"
+    return ArgumentParser(prog=name, usage=usage, description=description, allow_abbrev=False, formatter_class=Help)
 
 
 def add_offload(command: ArgumentParser) -> None:

@@ -53,7 +53,7 @@ examples:
 def parser() -> ArgumentParser:
     """Those of ``pagopt tune``, which has those of ``pagopt search``, and the GPU to estimate for."""
     command = tune.parser()
-    command.prog, command.description = "pagopt plan", DESCRIPTION
+    command.prog, command.usage, command.description = "pagopt plan", "pagopt plan STUDY [options]", DESCRIPTION
     command.add_argument("--gpu", type=str, default="h100", help=f"Estimate for this GPU: {', '.join(GPUS)}.")
     return command
 

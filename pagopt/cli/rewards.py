@@ -27,7 +27,7 @@ Some packages need an environment of their own, which is built once:
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = new_parser("pagopt rewards", DESCRIPTION)
+    command = new_parser("pagopt rewards", "[ACTION [NAME ...]] [options]", DESCRIPTION)
     command.add_argument("--json", action="store_true", help="list: print JSON, for scripts.")
     environments.add_options(command)
     return command

@@ -38,7 +38,7 @@ apple.txt beside apple.png. Without IMAGES, all that the file names are scored."
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = new_parser("pagopt score", DESCRIPTION)
+    command = new_parser("pagopt score", "--reward REWARD [options] IMAGE ...", DESCRIPTION)
     command.add_argument("images", type=str, nargs="*", help="Image files, folders, or patterns in quotes.")
     command.add_argument(
         "--reward",

@@ -54,7 +54,7 @@ UNUSED = {
 def parser() -> ArgumentParser:
     """All options, typed; the study's come from :class:`pagopt.study.Study`, the trainer's from Lightning."""
     studies = textwrap.fill(f"Shipped: {', '.join(available_studies())}.", 118)
-    command = new_parser("pagopt search", DESCRIPTION.format(studies=studies))
+    command = new_parser("pagopt search", "STUDY [options]", DESCRIPTION.format(studies=studies))
     command.add_argument("--config", action="config", help="Further YAML files; later ones win.")
     command.add_argument("--out", type=Path | None, help="Folder of the run. Default: runs/STUDY.")
     command.add_argument(

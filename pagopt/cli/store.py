@@ -51,7 +51,7 @@ SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 def parser() -> ArgumentParser:
     """All options, of all actions."""
-    command = new_parser("pagopt store", DESCRIPTION)
+    command = new_parser("pagopt store", "ACTION FOLDER ... [options]", DESCRIPTION)
     command.add_argument("words", type=str, nargs="+", metavar="ACTION FOLDER", help="As above; info may be left out.")
     command.add_argument("--json", action="store_true", help="Print JSON, for scripts.")
     command.add_argument(

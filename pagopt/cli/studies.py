@@ -75,7 +75,7 @@ class StudyInfo:
 
 def parser() -> ArgumentParser:
     """All options."""
-    command = new_parser("pagopt studies", DESCRIPTION)
+    command = new_parser("pagopt studies", "[STUDY] [--json]", DESCRIPTION)
     command.add_argument("name", type=str, nargs="?", help="Only this one, with its YAML.")
     command.add_argument("--json", action="store_true", help="Print JSON, for scripts.")
     return command

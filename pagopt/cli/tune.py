@@ -41,7 +41,7 @@ examples:
 
 def parser() -> ArgumentParser:
     """All options, typed; the study's come from :class:`pagopt.study.Study`, those of the tuning from its class."""
-    command = new_parser("pagopt tune", DESCRIPTION.format(tunings=", ".join(available_tunings())))
+    command = new_parser("pagopt tune", "STUDY [options]", DESCRIPTION.format(tunings=", ".join(available_tunings())))
     add = command.add_argument
     add("--config", action="config", help="Further YAML files; later ones win.")
     add("--out", type=Path | None, help="Folder of the run. Default: runs/tune-STUDY.")
