@@ -15,7 +15,6 @@ import warnings
 from functools import partial
 
 from rich.console import Console
-from tqdm import tqdm
 
 import pagopt
 from pagopt.errors import PagoptError, Terminated, UnknownName
@@ -99,6 +98,8 @@ def _terminate(number: int, frame: object) -> None:
 
 def _show_warning(console: Console, message: Warning | str, *where: object, **more: object) -> None:
     """In a user's words: without the place in the code, and above a bar."""
+    from tqdm import tqdm  # not before main() has said when bars show
+
     with tqdm.external_write_mode(file=sys.stderr):
         console.print("[bold yellow]warning:[/]", end=" ")
         console.print(str(message), markup=False, highlight=False, soft_wrap=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +155,10 @@ def test_heads_reads_the_map(capsys: pytest.CaptureFixture[str], tiny_model: Pat
     assert "L0-2.H0-1" in out
     assert "6 heads in 3 blocks" in out
     assert "48 heads in 8 blocks" in run(capsys, "heads")[1]
+
+
+def test_libraries_are_imported_when_main_has_said_how_loud_they_are() -> None:
+    """Otherwise every command begins with five bars of loaded weights."""
+    loud = "{'tqdm', 'torch', 'transformers', 'diffusers'}"
+    words = [sys.executable, "-c", f"import sys, pagopt.cli; print({loud} & set(sys.modules))"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "set()\n"
