@@ -14,7 +14,14 @@ from pagopt.fork import Fork, SiteKey
 from pagopt.models import Attention, Family
 from pagopt.recipe import Recipe
 
-__all__ = ["check_effect", "check_not_compiled", "check_processor", "check_reached", "warn_of_scale"]
+__all__ = [
+    "check_effect",
+    "check_not_compiled",
+    "check_processor",
+    "check_reached",
+    "warn_of_branches",
+    "warn_of_scale",
+]
 
 
 def check_not_compiled(transformer: Any) -> None:
@@ -87,6 +94,31 @@ def check_effect(fork: Fork, images: Sequence[int], plain: Tensor, perturbed: Te
                 f"prediction for image {image} (in {str(plain.dtype).removeprefix('torch.')}): take a larger strength "
                 "or other heads"
             )
+
+
+def warn_of_branches(recipes: Sequence[Recipe], doubled: bool) -> bool:
+    """Warn if a recipe was made with classifier-free guidance and the pipeline runs without, or the other way round.
+
+    For pipelines that do it in two calls of the transformer: they keep the scale to themselves.
+
+    Args:
+        recipes: In use.
+        doubled: Whether the pipeline makes an unconditional prediction too.
+
+    Returns:
+        Whether it did.
+    """
+    for recipe in recipes:
+        if recipe.cfg is not None and (recipe.cfg > 1) != doubled:
+            made = f"with a scale of {recipe.cfg:g} of" if recipe.cfg > 1 else "without"
+            runs, do = ("with", "leave out") if doubled else ("without", "pass")
+            warnings.warn(
+                f"the recipe was made {made} classifier-free guidance, but the pipeline runs {runs} it: {do} its scale "
+                "and the negative prompt to get what was searched",
+                stacklevel=2,
+            )
+            return True
+    return False
 
 
 def warn_of_scale(recipes: Sequence[Recipe], cfg: float, offset: float) -> bool:

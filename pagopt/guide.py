@@ -169,7 +169,10 @@ class Guidance:
         given = self._family.batched(self._signature.bind_partial(*args, **kwargs).arguments)
         if given.get("skip_layers") is not None:  # the pipeline's own skip-layer guidance
             return None
-        if self._sampling.is_unconditional(given["hidden_states"]):
+        unconditional = self._sampling.is_unconditional(given["hidden_states"])
+        if self._sampling.doubled is not None and not self._warned:
+            self._warned = checks.warn_of_branches(self._recipes, self._sampling.doubled)
+        if unconditional:
             return None
         self._correction = None
         rows = int(given["hidden_states"].shape[0])
@@ -180,7 +183,7 @@ class Guidance:
                 f"{len(recipes)} recipes for {count} images: give one recipe for all, or one for each image "
                 "(prompts x num_images_per_prompt)"
             )
-        if self._family.branches == "batch" and not self._warned:  # elsewhere the pipeline keeps its scale to itself
+        if self._family.branches == "batch" and not self._warned:
             self._warned = checks.warn_of_scale(recipes, self._sampling.scale(), self._family.scale_offset)
         if self._plain:
             return None

@@ -31,10 +31,12 @@ class Sampling:
         self._levels: list[tuple[float, float]] = []
         self._read: tuple[Tensor, int | None] | None = None
         self._latents: tuple[Tensor, Any] | None = None
+        self.doubled: bool | None = None
+        """Whether there is an unconditional branch, where branches are calls of their own; ``None``: not known yet."""
 
     def reset(self) -> None:
         """Let go of what belongs to a call of the pipeline."""
-        self._latents = None
+        self._latents = self.doubled = None
 
     def is_unconditional(self, latents: Tensor) -> bool:
         """Whether this call of the transformer is the unconditional branch, where branches are calls of their own.
@@ -46,6 +48,10 @@ class Sampling:
             return False
         schedule, before = self._pipe.scheduler.timesteps, self._latents
         again = before is not None and latents is before[0] and schedule is before[1]
+        if again:
+            self.doubled = True
+        elif self.doubled is None and before is not None and schedule is before[1]:
+            self.doubled = False  # the next step followed
         self._latents = None if again else (latents, schedule)
         return again
 

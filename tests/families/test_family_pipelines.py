@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -80,6 +81,32 @@ def test_classifier_free_guidance(transformers, variant, g):
     wanted = expected(pipe, variant, recipes, latents, prompt, negative, g=g)
     assert error(plain, wanted) > 1e-3
     assert error(found, wanted) < 1e-10
+
+
+@pytest.mark.parametrize("variant", [name for name in WITH_CFG if name != "zimage"])
+def test_a_recipe_for_another_kind_of_guidance(transformers, variant):
+    """These pipelines keep their scale to themselves; whether there is an unconditional prediction is seen."""
+    pipe = make_pipeline(variant, transformers[variant])
+    prompt, latents = embeddings(variant, ROWS, seed=1), normal(ROWS, TOKENS, CHANNELS, seed=5)
+    both = {"g": 2.5, "negative": embeddings(variant, ROWS, seed=30)}
+    with_cfg, without, either = (Recipe("L1.H0", cfg=cfg) for cfg in (2.5, 1.0, None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for recipe, how in ((with_cfg, both), (without, {}), (either, both), (either, {})):
+            with guided(pipe, recipe):
+                run(pipe, variant, prompt, latents, steps=2, **how)
+                run(pipe, variant, prompt, latents, steps=2, **how)
+    for recipe, how, message in (
+        (
+            with_cfg,
+            {},
+            r"made with a scale of 2\.5 of classifier-free guidance, but .* runs without it: pass",
+        ),
+        (without, both, r"made without classifier-free guidance, but .* runs with it: leave out its scale"),
+    ):
+        with guided(pipe, recipe), pytest.warns(UserWarning, match=message) as warned:
+            run(pipe, variant, prompt, latents, steps=3, **how)
+        assert len(warned) == 1
 
 
 @pytest.mark.usefixtures("precise")
