@@ -94,7 +94,7 @@ nvidia-smi -L 2>/dev/null || echo "no NVIDIA GPU"
 both candidates-512 125 candidates "${medium[@]}" --candidates 32 --batch 16 --steps 14 --subset 4 --rounds 2 \
     --seconds 15
 step work-512 35 work "${medium[@]}" --batch 8 --steps 8 --rounds 3 --seconds 10 --matrix "$matrix"
-step memory-512 35 memory "${medium[@]}" --batch 4 --steps 2 --rounds 1
+step memory-512 60 memory "${medium[@]}" --batch 4 --steps 2 --rounds 1
 step flux-512 50 candidates "${flux[@]}" --size "$middle" --candidates 8 --batch 4 --steps 8 --subset 2 --rounds 2 \
     --seconds 10
 step scaling-512 40 scaling "${medium[@]}" --batch 4 --steps 4 --rounds 3 --seconds 2

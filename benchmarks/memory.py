@@ -26,7 +26,6 @@ import torch
 from benchmarks.common import Model, options_of, tasks
 from benchmarks.report import Report
 from pagopt.recipe import Recipe
-from tools.pretended_gpu import pretended_gpu
 
 TARGETS: dict[str, dict[str, Any]] = {
     "identity": {},
@@ -93,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = options_of(__doc__, given, add)
     if not options.counted:
         return measure(options, given)
+    from tools.pretended_gpu import pretended_gpu  # slow to import, and the other way starts many processes
+
     options.device, options.rounds = "cuda", 1
     with pretended_gpu(shapes_only=True):
         return measure(options, given)
