@@ -10,13 +10,12 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.parsing import add_offload, new_parser
-from pagopt.cli.search import UNUSED, trainer_options
+from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, read_prompts, run_comparison
 from pagopt.comparison.folder import FILES
 from pagopt.comparison.tables import differences_rows, distances_rows, gaps_rows, legend, methods_rows, title
@@ -82,7 +81,7 @@ def parser() -> ArgumentParser:
     add("--allow_other_model", action="store_true", help="Go on although the recipes were found on other weights.")
     add("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
     add_offload(command)
-    command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
+    add_trainer(command)
     return command
 
 
@@ -107,7 +106,7 @@ def main(words: list[str]) -> None:
     out = options.out or Path("runs") / f"evaluate-{names[:80]}"
     if options.store is not None and options.store.exists() and not options.store.is_dir():
         raise StudyError(f"--store takes a folder, and {options.store} is a file")
-    trainer = trainer_options(options.trainer)
+    trainer = trainer_options(options)
     outcome = run_comparison(comparison, out, options.store, options.batch_size, trainer, options.offload)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         show(outcome, out)

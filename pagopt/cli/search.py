@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.columns import compared, estimates
 from pagopt.cli.parsing import add_offload, new_parser
+from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.experiment import run_study
 from pagopt.report.guards import notice, read_guards
 from pagopt.report.reading import objective_name, value_name
@@ -25,14 +24,13 @@ from pagopt.results import Estimate, Results
 from pagopt.study import Study, available_studies, find_study
 from pagopt.summary import held_out_means, missed, passing, thresholds
 
-__all__ = ["UNUSED", "Request", "main", "parse", "parser", "requested", "trainer_options"]
+__all__ = ["Request", "main", "parse", "parser", "requested"]
 
 DESCRIPTION = """Find the attention heads that serve an objective (HeadHunter, arXiv 2506.10978).
 
-STUDY is the name of a shipped study or the path of a YAML file with any of the options below.
-{studies}
-The folder (runs/STUDY, or --out) gets recipe.json, report.html, sheet.png, scores.csv, the exact configuration and the
-store of all images. The same command again goes on where it stopped.
+STUDY is the name of a shipped study ({studies}) or the path of a YAML file with any of the options below. The folder
+(runs/STUDY, or --out) gets recipe.json, report.html, sheet.png, scores.csv, the exact configuration and the store of
+all images. The same command again goes on where it stopped.
 
 examples:
   pagopt search flat
@@ -40,21 +38,12 @@ examples:
   pagopt search my_style.yaml --trainer.devices 2
   pagopt search flat --store /data/store       one store for several searches, which may run at the same time
 """
-# Options of Lightning's Trainer that a predict loop has no use for.
-UNUSED = {
-    "accumulate_grad_batches", "barebones", "check_val_every_n_epoch", "callbacks", "detect_anomaly",
-    "enable_checkpointing", "enable_autolog_hparams", "enable_model_summary", "enable_progress_bar", "fast_dev_run",
-    "gradient_clip_algorithm", "gradient_clip_val", "limit_test_batches", "limit_train_batches", "limit_val_batches",
-    "limit_predict_batches", "log_every_n_steps", "logger", "max_epochs", "max_steps", "max_time", "min_epochs",
-    "min_steps", "num_sanity_val_steps", "overfit_batches", "profiler", "reload_dataloaders_every_n_epochs",
-    "val_check_interval", "default_root_dir", "model_registry", "inference_mode",
-}  # fmt: skip
 
 
 def parser() -> ArgumentParser:
     """All options, typed; the study's come from :class:`pagopt.study.Study`, the trainer's from Lightning."""
-    studies = textwrap.fill(f"Shipped: {', '.join(available_studies())}.", 118)
-    command = new_parser("pagopt search", "STUDY [options]", DESCRIPTION.format(studies=studies))
+    description = DESCRIPTION.format(studies=", ".join(available_studies()))
+    command = new_parser("pagopt search", "STUDY [options]", description)
     command.add_argument("--config", action="config", help="Further YAML files; later ones win.")
     command.add_argument("--out", type=Path | None, help="Folder of the run. Default: runs/STUDY.")
     command.add_argument(
@@ -63,7 +52,7 @@ def parser() -> ArgumentParser:
     command.add_argument("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
     add_offload(command)
     command.add_class_arguments(Study, None)
-    command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
+    add_trainer(command)
     return command
 
 
@@ -115,9 +104,7 @@ def requested(name: str, options: Any, made: Any) -> Request:
     """What :func:`parse` found, as a request."""
     study = Study(**{key: getattr(made, key) for key in Study.__dataclass_fields__})
     out = options.out or Path("runs") / name
-    return Request(
-        name, study, out, options.batch_size, trainer_options(options.trainer), options.store, options.offload
-    )
+    return Request(name, study, out, options.batch_size, trainer_options(options), options.store, options.offload)
 
 
 def main(words: list[str]) -> None:
@@ -129,11 +116,6 @@ def main(words: list[str]) -> None:
     drawn = f"{results.images_generated} new images in {results.seconds:.0f} s"
     if os.environ.get("LOCAL_RANK", "0") == "0":
         show(results, asked.out, f"nothing: this run was finished before (it drew {drawn})" if finished else drawn)
-
-
-def trainer_options(options: Any) -> dict[str, Any]:
-    """The options of the trainer that were given."""
-    return {key: value for key, value in vars(options).items() if value is not None}
 
 
 def show(results: Results, out: Path, drawn: str) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.columns import compared, estimates
 from pagopt.cli.parsing import add_offload, new_parser
-from pagopt.cli.search import UNUSED, parse, trainer_options
+from pagopt.cli.search import parse
+from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.results import Estimate
 from pagopt.study import Study
 from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning, tune
@@ -57,7 +57,7 @@ def parser() -> ArgumentParser:
     add_offload(command)
     command.add_class_arguments(Tuning, None, skip={"study"})
     command.add_class_arguments(Study, None)
-    command.add_class_arguments(Trainer, "trainer", skip=UNUSED, instantiate=False)
+    add_trainer(command)
     return command
 
 
@@ -90,7 +90,7 @@ def requested(name: str, options: Any, made: Any) -> Request:
     names = ("batch_size", "store", "storage", "study_name", "artifacts", "offload")
     further = {key: getattr(options, key) for key in names}
     out = options.out or Path("runs") / f"tune-{name}"
-    return Request(name, Tuning(study, **fields), out, {**further, "trainer": trainer_options(options.trainer)})
+    return Request(name, Tuning(study, **fields), out, {**further, "trainer": trainer_options(options)})
 
 
 def main(words: list[str]) -> None:

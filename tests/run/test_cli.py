@@ -54,6 +54,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert f"usage: pagopt {command}" in out
     assert f"\n  pagopt {command}" in out or command == "studies", "an example in a line of its own, to be copied"
     assert all(len(line) <= 130 for line in out.splitlines())
+    assert "of training via flags" not in out
     if command == "search":
         assert out.startswith("usage: pagopt search STUDY [options]\n\nFind the attention heads")
         for word in ("sd3_quality", "--heads_per_round", "--trainer.devices", "--reward", "goes on where"):
