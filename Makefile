@@ -9,7 +9,7 @@ PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check $(CONSTR
 .PHONY: help demo test lint types docs wheel openclip emoji clean
 
 help:           ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s%s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.installed        ## find the heads that make the pictures more colourful, and draw them (runs/demo)
 	$(RUN)/pagopt search vivid --out runs/demo --batch_size 32

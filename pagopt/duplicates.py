@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pagopt.device import widest
+
 __all__ = ["Distinct", "distinct"]
 
 
@@ -63,7 +65,8 @@ def distinct(arguments: Mapping[str, Any], rows: int, shared: frozenset[str]) ->
     if rows < 2 or not tensors:
         return None
     # A checksum finds candidates; what decides is the comparison of every element.
-    sums = torch.stack([x.reshape(rows, -1).double().sum(dim=1) for x in tensors], dim=1).tolist()
+    wide = widest(tensors[0].device)
+    sums = torch.stack([x.reshape(rows, -1).sum(dim=1, dtype=wide) for x in tensors], dim=1).tolist()
     first: dict[tuple[float, ...], int] = {}
     guess = [first.setdefault(tuple(row), number) for number, row in enumerate(sums)]
     if len(first) == rows:

@@ -20,6 +20,7 @@ import transformers
 from PIL import Image
 
 from pagopt.compiled import compile_blocks
+from pagopt.device import is_out_of_memory
 from pagopt.errors import ModelError, StudyError, UnknownName
 from pagopt.guide import guided
 from pagopt.models import family_of, fingerprint
@@ -202,7 +203,9 @@ class Renderer:
             rows = [i for i, job in enumerate(jobs) if (job.recipe.cfg or 1.0) == cfg]
             try:
                 drawn = self._room(partial(self._render_rows, cfg=cfg), [jobs[i] for i in rows])
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 raise ModelError(
                     f"one picture of {self.height} x {self.width} pixels does not fit into the GPU's memory: take a "
                     "smaller size, dtype: bfloat16, quantize: int8, or --offload model"

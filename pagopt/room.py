@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import torch
+from pagopt.device import free_memory, is_out_of_memory
 
 __all__ = ["Room"]
 
@@ -37,7 +36,7 @@ class Room:
             items: In any number.
 
         Raises:
-            torch.OutOfMemoryError: If one alone does not fit.
+            RuntimeError: If one alone does not fit; torch's, see :func:`pagopt.device.is_out_of_memory`.
         """
         found: list[Result] = []
         while len(found) < len(items):
@@ -45,13 +44,12 @@ class Room:
             try:
                 found += work(part)
                 continue
-            except torch.OutOfMemoryError:
-                if len(part) == 1:
+            except RuntimeError as error:
+                if len(part) == 1 or not is_out_of_memory(error):
                     raise
             # Only here, behind the exception, is what it held let go.
             self.most = len(part) // 2
-            gc.collect()
-            torch.cuda.empty_cache()
+            free_memory()
             warnings.warn(
                 f"{len(part)} {self.what} at once do not fit into the GPU's memory: going on with {self.most}. "
                 f"--batch_size {self.most} saves the attempt",

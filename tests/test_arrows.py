@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # A module of pagopt imports only from those above it.
 ORDER = [
     "errors",
+    "device",
     "disk",
     "files",
     "heads",

@@ -1,8 +1,9 @@
-"""A GPU that is none: tensors on "cuda" whose numbers lie in the CPU's memory, for machines without one.
+"""A GPU that is none: tensors on "cuda" or "mps" whose numbers lie in the CPU's memory, for machines without one.
 
-Everything computes on the CPU, and refuses what CUDA refuses: tensors of two devices in one operation, a CPU generator
-for numbers drawn on the GPU, ``.numpy()``. Memory is counted, and can be short. It shows that code written for a GPU
-takes its tensors there and back, and what it keeps there. It shows nothing of a GPU's speed, kernels and rounding.
+Everything computes on the CPU, and refuses what a GPU refuses: tensors of two devices in one operation, a CPU generator
+for numbers drawn on the GPU, ``.numpy()``; Apple's also float64. Memory is counted, and can be short. It shows that
+code written for a GPU takes its tensors there and back, and what it keeps there. It shows nothing of a GPU's speed,
+kernels and rounding.
 """
 
 from __future__ import annotations
@@ -23,18 +24,21 @@ from unittest import mock
 
 import torch
 import torch._dynamo  # looks at torch.cuda, and has to do so before it is replaced
+from lightning.fabric.accelerators.mps import MPSAccelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = ["COMPILER", "pretended_gpu"]
 
 COMPILER = shutil.which("c++")
-DEVICE = torch.device("cuda", 0)
 MEMORY = 80 * 2**30
 LARGE = 10**5  # elements
 GUARD = """
 #include <c10/core/impl/DeviceGuardImplInterface.h>
-namespace c10::impl { C10_REGISTER_GUARD_IMPL(CUDA, NoOpDeviceGuardImpl<DeviceType::CUDA>); }
+namespace c10::impl {
+C10_REGISTER_GUARD_IMPL(CUDA, NoOpDeviceGuardImpl<DeviceType::CUDA>);
+C10_REGISTER_GUARD_IMPL(MPS, NoOpDeviceGuardImpl<DeviceType::MPS>);
+}
 """
 KEY = torch._C._TorchDispatchModeKey.FAKE
 
@@ -51,7 +55,7 @@ class Memory:
     """What lies on the pretended GPU, and how much may."""
 
     def __init__(self) -> None:
-        self.limit, self.shapes_only = MEMORY, False
+        self.limit, self.shapes_only, self.device = MEMORY, False, torch.device("cuda", 0)
         self.now = self.peak = 0
         self._users: Counter[int] = Counter()
 
@@ -98,6 +102,8 @@ class Remote(torch.Tensor):
     def __new__(cls, numbers: torch.Tensor, requires_grad: bool = False) -> Any:
         if isinstance(numbers, Remote) or (numbers.is_meta and not memory.shapes_only):
             return torch.nn.Parameter(numbers, requires_grad)  # this class called in the place of that
+        if memory.device.type == "mps" and numbers.dtype in (torch.float64, torch.complex128):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
         with torch.inference_mode(False):
             made = torch.Tensor._make_wrapper_subclass(
                 cls,
@@ -106,7 +112,7 @@ class Remote(torch.Tensor):
                 storage_offset=numbers.storage_offset(),
                 dtype=numbers.dtype,
                 layout=numbers.layout,
-                device=DEVICE,
+                device=memory.device,
                 requires_grad=requires_grad,
             )
         made.numbers = numbers
@@ -121,16 +127,20 @@ class Remote(torch.Tensor):
         if not _plain(types):
             return NotImplemented
         if func is torch.Tensor.numpy:
-            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+            raise TypeError(f"can't convert {memory.device} device type tensor to numpy. Use Tensor.cpu() first")
         kwargs = kwargs or {}
         if func is torch.Tensor.tolist and args[0].numbers.is_meta:
             return _made_up(args[0].numbers).tolist()
         if func in (torch.Tensor.tolist, torch.Tensor.data_ptr):
             return func(args[0].numbers)
-        if func is torch.nn.functional.scaled_dot_product_attention and memory.shapes_only:
-            # What a fused kernel needs; on a CPU torch would build the map.
+        if func is torch.nn.functional.scaled_dot_product_attention:
             query, _, value = args[:3] or (kwargs["query"], kwargs["key"], kwargs["value"])
-            return query.new_empty(*query.shape[:-1], value.shape[-1])
+            if memory.shapes_only:  # what a fused kernel needs; on a CPU torch would build the map
+                return query.new_empty(*query.shape[:-1], value.shape[-1])
+            tensors = [part for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor)]
+            _refuse(aten.scaled_dot_product_attention.default, args, kwargs, tensors)
+            own = tree_map(lambda x: x.numbers if isinstance(x, Remote) else x, (args, kwargs))
+            return Remote(func(*own[0], **own[1]))
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
 
@@ -159,7 +169,7 @@ def _plain(types: Sequence[type]) -> bool:
 
 
 def _is_gpu(value: Any) -> bool:
-    return isinstance(value, torch.device | str) and torch.device(value).type == "cuda"
+    return isinstance(value, torch.device | str) and torch.device(value).type == memory.device.type
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -219,8 +229,8 @@ def _made_up(tensor: torch.Tensor) -> torch.Tensor:
 def _refuse(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[torch.Tensor]) -> None:
     """Raise what CUDA would."""
     there = _is_gpu(kwargs.get("device")) or any(isinstance(tensor, Remote) for tensor in tensors)
-    if there and kwargs.get("generator") is not None:  # of the CPU: there are no others without CUDA
-        raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+    if there and kwargs.get("generator") is not None:  # of the CPU: there are no others here
+        raise RuntimeError(f"Expected a '{memory.device.type}' device type for generator but found 'cpu'")
     if func in (aten._to_copy.default, aten.copy_.default):
         return
     if func in INDEXING and isinstance(args[0], Remote):
@@ -244,18 +254,45 @@ def _let_guards_pass() -> None:
 
 
 @contextmanager
-def pretended_gpu(shapes_only: bool = False) -> Iterator[None]:
-    """Inside, ``torch.cuda`` has one device.
+def pretended_gpu(kind: str = "cuda", shapes_only: bool = False) -> Iterator[None]:
+    """Inside, ``torch.cuda``, or ``torch.mps``, has one device.
 
     Args:
+        kind: "cuda" or "mps".
         shapes_only: Large tensors, and what is computed with them, have no numbers: the memory of models can be counted
             that would neither fit nor end here.
     """
     _let_guards_pass()
     same_kind = torch._has_compatible_shallow_copy_type
+    memory.device, memory.shapes_only = torch.device(kind, 0), shapes_only
+    lifted = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") goes through the mode
+    try:
+        with (
+            _cuda() if kind == "cuda" else _mps(),
+            # A module's parameter becomes another one where its class changes.
+            mock.patch.object(
+                torch,
+                "_has_compatible_shallow_copy_type",
+                lambda one, other: isinstance(one, Remote) == isinstance(other, Remote) and same_kind(one, other),
+            ),
+            mode,
+        ):
+            yield
+    finally:
+        torch._C._set_only_lift_cpu_tensors(lifted)
+        memory.limit, memory.shapes_only = MEMORY, False
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def _cuda() -> Any:
     about = SimpleNamespace(total_memory=MEMORY, name="pretended", major=8, minor=0, multi_processor_count=1)
-    nothing = mock.Mock(return_value=None)
-    cuda: dict[str, Any] = {
+    silent = ["init", "_lazy_init", "set_device", "synchronize", "empty_cache", "ipc_collect", "manual_seed"]
+    silent += ["manual_seed_all", "reset_accumulated_memory_stats"]
+    answers: dict[str, Any] = {
         "is_available": lambda: True,
         "is_initialized": lambda: True,
         "is_bf16_supported": lambda *_, **__: True,
@@ -270,25 +307,22 @@ def pretended_gpu(shapes_only: bool = False) -> Iterator[None]:
         "reset_peak_memory_stats": memory.reset,
         "mem_get_info": lambda *_: (memory.limit - memory.allocated(), MEMORY),
         "set_per_process_memory_fraction": memory.keep_to,
-        **dict.fromkeys(("init", "_lazy_init", "set_device", "synchronize", "empty_cache", "ipc_collect"), nothing),
-        **dict.fromkeys(("manual_seed", "manual_seed_all"), nothing),
-        **dict.fromkeys(("reset_accumulated_memory_stats",), nothing),
+        **dict.fromkeys(silent, _nothing),
     }
-    memory.shapes_only = shapes_only
-    lifted = torch._C._only_lift_cpu_tensors()
-    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") goes through the mode
-    try:
-        with (
-            mock.patch.multiple(torch.cuda, **cuda),
-            # A module's parameter becomes another one where its class changes.
-            mock.patch.object(
-                torch,
-                "_has_compatible_shallow_copy_type",
-                lambda one, other: isinstance(one, Remote) == isinstance(other, Remote) and same_kind(one, other),
-            ),
-            mode,
-        ):
-            yield
-    finally:
-        torch._C._set_only_lift_cpu_tensors(lifted)
-        memory.limit, memory.shapes_only = MEMORY, False
+    return mock.patch.multiple(torch.cuda, **answers)
+
+
+@contextmanager
+def _mps() -> Iterator[None]:
+    answers: dict[str, Any] = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "current_allocated_memory": memory.allocated,
+        **dict.fromkeys(("empty_cache", "synchronize", "manual_seed"), _nothing),
+    }
+    with (
+        mock.patch.multiple(torch.mps, **answers),
+        mock.patch.object(torch.backends.mps, "is_available", return_value=True),
+        mock.patch.object(MPSAccelerator, "is_available", return_value=True),
+    ):
+        yield

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pagopt.device import is_out_of_memory
 from pagopt.errors import PagoptError, RewardError
 from pagopt.reward.hardware import gpu_hint
 from pagopt.reward.identity import arguments_of, canonical, plain, source_of, state_of
@@ -123,15 +124,13 @@ class Reward(ABC):
         with _full_precision(), torch.no_grad():
             try:
                 returned = self.score(pictures, texts)
-            except torch.OutOfMemoryError as error:
-                too_large = len(pictures) > 1
-                if not too_large:
-                    raise self._failed(error, pictures, texts) from error
             except RewardError as error:
                 error.reward = error.reward or self.name
                 raise
             except Exception as error:
-                raise self._failed(error, pictures, texts) from error
+                too_large = len(pictures) > 1 and is_out_of_memory(error)
+                if not too_large:
+                    raise self._failed(error, pictures, texts) from error
             if too_large:  # and only here, behind the exception, is what it held let go
                 return self._by_halves(pictures, texts)
             scores = self._tensor(returned, len(pictures))

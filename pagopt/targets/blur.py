@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from pagopt.device import widest
 from pagopt.errors import RecipeError
 from pagopt.targets.target import Target
 from pagopt.targets.view import View
@@ -18,7 +19,7 @@ __all__ = ["Blur", "gaussian"]
 
 def gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
     """The matrix (size, size) that blurs along one side: Gaussian rows, each summing to 1 also at the border."""
-    place = torch.arange(size, device=like.device, dtype=torch.float64)
+    place = torch.arange(size, device=like.device, dtype=widest(like.device))
     weights = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
     return (weights / weights.sum(dim=1, keepdim=True)).to(like.dtype)
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from pagopt.device import widest
 from pagopt.targets.target import Target
 from pagopt.targets.view import View
 
@@ -32,5 +33,6 @@ class Uniform(Target):
 
     def map(self, view: View, rows: slice) -> Tensor:
         """1 / S in every place that may be looked at."""
-        seen = view.logits(rows).isneginf().logical_not().double()
-        return (seen / seen.sum(dim=-1, keepdim=True)).to(view.logits(rows).dtype)
+        logits = view.logits(rows)
+        seen = logits.isneginf().logical_not().to(widest(logits.device))
+        return (seen / seen.sum(dim=-1, keepdim=True)).to(logits.dtype)

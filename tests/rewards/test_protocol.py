@@ -96,15 +96,19 @@ def test_an_exception_of_the_batch_alone_blames_no_image() -> None:
     assert caught.value.index is None
 
 
+APPLE = RuntimeError("MPS backend out of memory (MPS allocated: 17.94 GB, other allocations: 144.00 MB)")
+
+
+@pytest.mark.parametrize("full", [torch.OutOfMemoryError("CUDA out of memory."), APPLE])
 @pytest.mark.parametrize("room", [1, 2, 3, 5])
-def test_a_batch_that_does_not_fit_is_scored_in_parts(room: int) -> None:
+def test_a_batch_that_does_not_fit_is_scored_in_parts(room: int, full: RuntimeError) -> None:
     """What a GPU raises whose memory is full."""
     sizes: list[int] = []
 
     def brightness(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         sizes.append(len(images))
         if len(images) > room:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise full
         if "bad" in prompts:
             raise ValueError("bad")
         return [float(image.getpixel((0, 0))[0]) for image in images]

@@ -34,16 +34,29 @@ from tools.pretended_gpu import COMPILER, pretended_gpu
 HAS_GPU = torch.cuda.is_available()
 REAL = (pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="there is no GPU"))
 PRETENDED = (pytest.mark.skipif(HAS_GPU or COMPILER is None, reason="there is a GPU, or no C++ compiler"),)
+PRETENDED_KINDS = ("pretended cuda", "pretended mps")
 
 
 def on_gpus(
-    names: str = "", rows: Sequence[tuple[object, ...]] = ((),), quick: Sequence[int] = (0,)
+    names: str = "",
+    rows: Sequence[tuple[object, ...]] = ((),),
+    quick: Sequence[int] = (0,),
+    apple: Sequence[int] = (),
 ) -> pytest.MarkDecorator:
-    """A test's parameters, on a GPU and on a pretended one; ``quick`` says which rows are not slow there."""
-    real = [pytest.param("real", *row, marks=REAL) for row in rows]
-    slow = [() if number in quick else (pytest.mark.slow,) for number in range(len(rows))]
-    pretended = [pytest.param("pretended", *row, marks=(*PRETENDED, *s)) for row, s in zip(rows, slow, strict=True)]
-    return pytest.mark.parametrize(",".join(("gpu", *names.split())), real + pretended, indirect=["gpu"])
+    """A test's parameters, on a GPU and on pretended ones.
+
+    Args:
+        names: Of the parameters.
+        rows: Their values.
+        quick: Numbers of the rows that are not slow on a pretended GPU.
+        apple: Numbers of the rows for one of Apple's, too.
+    """
+    found = [pytest.param("real", *row, marks=REAL) for row in rows]
+    for number, row in enumerate(rows):
+        marks = PRETENDED if number in quick else (*PRETENDED, pytest.mark.slow)
+        kinds = PRETENDED_KINDS if number in apple else PRETENDED_KINDS[:1]
+        found += [pytest.param(kind, *row, marks=marks) for kind in kinds]
+    return pytest.mark.parametrize(",".join(("gpu", *names.split())), found, indirect=["gpu"])
 
 
 DEVICE = torch.device("cuda")
@@ -69,9 +82,10 @@ def renderer(dtype: str = "float32", quantize: str | None = None, offload: str |
 
 
 @pytest.fixture(autouse=True)
-def gpu(request: pytest.FixtureRequest) -> Iterator[str]:
-    with pretended_gpu() if request.param == "pretended" else nullcontext():
-        yield request.param
+def gpu(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    kind = str(request.param).rpartition(" ")[2] if request.param != "real" else "cuda"
+    with nullcontext() if request.param == "real" else pretended_gpu(kind):
+        yield torch.device(kind)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +112,10 @@ def test_it_draws_what_the_cpu_draws(on_cpu: list[Image.Image], dtype: str, limi
     assert away(renderer(dtype).render(JOBS), on_cpu) < limit
 
 
-@on_gpus("family", [("sd3",), ("flux",), *((name,) for name in MAKERS)], quick=range(2 + len(MAKERS)))
-def test_every_family_and_target(family: str, tiny_model: Path, tiny_flux: Path, tmp_path: Path) -> None:
+@on_gpus("family", [("sd3",), ("flux",), *((name,) for name in MAKERS)], *[range(2 + len(MAKERS))] * 2)
+def test_every_family_and_target(
+    gpu: torch.device, family: str, tiny_model: Path, tiny_flux: Path, tmp_path: Path
+) -> None:
     folder = {"sd3": tiny_model, "flux": tiny_flux}.get(family, tmp_path / family)
     if family in MAKERS:
         MAKERS[family]().save_pretrained(folder)
@@ -113,7 +129,7 @@ def test_every_family_and_target(family: str, tiny_model: Path, tiny_flux: Path,
     jobs = [Job(recipe, Task(prompt, 3)) for recipe in recipes for prompt in ("cat", "a small house")]
     want = Renderer(pipe, 1, 16, 16).render(jobs)
     made = Renderer(pipe, 1, 16, 16)
-    made.place(DEVICE)
+    made.place(gpu)
     assert away(made.render(jobs), want) < 1
 
 
@@ -190,6 +206,8 @@ def test_compiled_blocks(on_cpu: list[Image.Image]) -> None:
         ("--compile true",),
         ("--search racing --search_options '{cheap: 0.5}' --offload model",),
     ],
+    quick=(0, 1),
+    apple=(1,),
 )
 def test_a_search_and_what_comes_after_it(words: str, tmp_path: Path) -> None:
     out = tmp_path / "run"

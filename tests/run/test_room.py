@@ -34,14 +34,17 @@ def too_small(rows: int) -> Callable[..., None]:
     return hook
 
 
-@given(items=st.lists(st.integers()), limit=st.integers(1, 12))
-def test_all_is_done_once_in_order_and_in_few_attempts(items: list[int], limit: int) -> None:
+FULL = (torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 17.94 GB)"))
+
+
+@given(items=st.lists(st.integers()), limit=st.integers(1, 12), full=st.sampled_from(FULL))
+def test_all_is_done_once_in_order_and_in_few_attempts(items: list[int], limit: int, full: RuntimeError) -> None:
     room, sizes = Room("numbers"), []
 
     def work(part: Sequence[int]) -> list[str]:
         sizes.append(len(part))
         if len(part) > limit:
-            raise torch.OutOfMemoryError
+            raise full
         return [str(item) for item in part]
 
     with warnings.catch_warnings():
@@ -110,3 +113,11 @@ def test_a_search_goes_on_in_smaller_batches(
     assert "render.py" not in said
     whole, parts = (load_recipe(tmp_path / name / "recipe.json")[0] for name in ("whole", "parts"))
     assert whole == parts
+
+
+def test_other_errors_are_not_taken_for_a_full_memory() -> None:
+    def broken(part: Sequence[int]) -> list[str]:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        Room("numbers")(broken, [1, 2, 3])
