@@ -42,6 +42,7 @@ def on_gpus(
     rows: Sequence[tuple[object, ...]] = ((),),
     quick: Sequence[int] = (0,),
     apple: Sequence[int] = (),
+    real_only: Sequence[int] = (),
 ) -> pytest.MarkDecorator:
     """A test's parameters, on a GPU and on pretended ones.
 
@@ -50,9 +51,12 @@ def on_gpus(
         rows: Their values.
         quick: Numbers of the rows that are not slow on a pretended GPU.
         apple: Numbers of the rows for one of Apple's, too.
+        real_only: Numbers of the rows that say nothing there: torch.compile lets a pretended GPU be.
     """
     found = [pytest.param("real", *row, marks=REAL) for row in rows]
     for number, row in enumerate(rows):
+        if number in real_only:
+            continue
         marks = PRETENDED if number in quick else (*PRETENDED, pytest.mark.slow)
         kinds = PRETENDED_KINDS if number in apple else PRETENDED_KINDS[:1]
         found += [pytest.param(kind, *row, marks=marks) for kind in kinds]
@@ -133,7 +137,7 @@ def test_every_family_and_target(
     assert away(made.render(jobs), want) < 1
 
 
-@on_gpus("quantize", [("int8",), ("float8",), ("float8_dynamic",)])
+@on_gpus("quantize", [("int8",), ("float8",), ("float8_dynamic",)], real_only=(2,))
 def test_quantised_weights(on_cpu: list[Image.Image], quantize: str) -> None:
     if quantize == "float8_dynamic" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("this GPU does not compute in eight bits")
@@ -185,7 +189,7 @@ def test_a_picture_that_does_not_fit_is_an_error(leave: Callable[[int], None]) -
         made.render(JOBS[:1])
 
 
-@on_gpus(quick=())
+@on_gpus(real_only=(0,))
 def test_compiled_blocks(on_cpu: list[Image.Image]) -> None:
     made = renderer()
     compile_blocks(made.pipe)
@@ -208,6 +212,7 @@ def test_compiled_blocks(on_cpu: list[Image.Image]) -> None:
     ],
     quick=(0, 1),
     apple=(1,),
+    real_only=(8,),
 )
 def test_a_search_and_what_comes_after_it(words: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
