@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tools.pretended_gpu import COMPILER, Remote, memory, pretended_gpu
+from tools.pretended_gpu import COMPILER, pretended_gpu
+from tools.pretended_tensors import Remote, memory
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available() or COMPILER is None, reason="there is one, or no compiler")
 CPU = torch.arange(12.0).reshape(3, 4)

@@ -211,7 +211,7 @@ def test_compiled_blocks(on_cpu: list[Image.Image]) -> None:
         ("--search racing --search_options '{cheap: 0.5}' --offload model",),
     ],
     quick=(0, 1),
-    apple=(1,),
+    apple=(1, 7),
     real_only=(8,),
 )
 def test_a_search_and_what_comes_after_it(words: str, tmp_path: Path) -> None:
