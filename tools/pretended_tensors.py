@@ -58,7 +58,7 @@ class Memory:
         self._users[storage._cdata] += 1
         weakref.finalize(tensor, self._drop, storage)
         if self.now > self.limit:
-            raise torch.OutOfMemoryError("CUDA out of memory, as is pretended")
+            raise torch.OutOfMemoryError("out of memory, as is pretended")
 
     def _drop(self, storage: torch.UntypedStorage) -> None:
         self._users[storage._cdata] -= 1
@@ -212,7 +212,7 @@ def _made_up(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _refuse(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[torch.Tensor]) -> None:
-    """Raise what CUDA would."""
+    """Raise what a GPU would."""
     there = _is_gpu(kwargs.get("device")) or any(isinstance(tensor, Remote) for tensor in tensors)
     if there and kwargs.get("generator") is not None:  # of the CPU: there are no others here
         raise RuntimeError(f"Expected a '{memory.device.type}' device type for generator but found 'cpu'")

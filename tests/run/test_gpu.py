@@ -66,6 +66,7 @@ def on_gpus(
 DEVICE = torch.device("cuda")
 RECIPES = (PLAIN, Recipe("L4.H2 L7.H2", scale=2.0), Recipe("L1.H3", strength=0.5, cfg=2.0))
 JOBS = [Job(recipe, Task(prompt, 3)) for recipe in RECIPES for prompt in ("flat, red apple", "ink, cat face")]
+FAMILIES = [(name,) for name in ("sd3", "flux", *MAKERS)]
 GPU = ["--trainer.accelerator", "gpu", "--trainer.devices", "1"]
 SMALL = [
     "--heads", "L4.H*", "--rounds", "1", "--heads_per_round", "1", "--steps", "2", "--cfg_scales", "[2.0]",
@@ -116,7 +117,7 @@ def test_it_draws_what_the_cpu_draws(on_cpu: list[Image.Image], dtype: str, limi
     assert away(renderer(dtype).render(JOBS), on_cpu) < limit
 
 
-@on_gpus("family", [("sd3",), ("flux",), *((name,) for name in MAKERS)], *[range(2 + len(MAKERS))] * 2)
+@on_gpus("family", FAMILIES, quick=range(len(FAMILIES)), apple=range(len(FAMILIES)))
 def test_every_family_and_target(
     gpu: torch.device, family: str, tiny_model: Path, tiny_flux: Path, tmp_path: Path
 ) -> None:
