@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from pagopt.heads import Head
+from pagopt.report.headgrid import Aside, Cell, Place, draw_grid, places_of
 from pagopt.report.palette import step_class
 from pagopt.report.reading import decimals, measured, number, signed
 from pagopt.report.svg import figure, scale, tag
 from pagopt.results import Results, Round
-from pagopt.search.candidates import HeadScore, head_scores, touched
+from pagopt.search.candidates import head_scores, touched
 
 __all__ = ["Centre", "centres", "common_limit", "draw_legend", "draw_map", "full_colour"]
 
@@ -61,75 +62,27 @@ def draw_map(item: Round, middle: Centre, limit: float, layers: int, heads: int)
         heads: Heads of a layer.
     """
     said = head_scores(item)
-    scores = {head: cell.score for head, cell in said.items()}
     chosen = {head: rank for rank, name in enumerate(item.chosen, start=1) for part in touched(name) for head in part}
     base = {Head.parse(name) for name in item.base}
-    sites = sorted({head.site for head in (*scores, *chosen, *base)} - {"attn"})
-    rows = [("attn", block) for block in range(layers)]
-    rows += [(s, b) for s in sites for b in sorted({h.block for h in (*scores, *base) if h.site == s})]
-    cell = 30.0 if heads <= 8 else 20.0 if heads <= 16 else 15.0
-    left, top = 34.0, 20.0
-    places = decimals(score.se for score in scores.values()) + 1
-    parts = [_column_label(h, left + (h + 0.5) * cell, top - 6) for h in range(heads) if heads <= 12 or h % 3 == 0]
-    bars = left + heads * cell + 12
-    parts.append(tag("text", "layer mean", x=bars + BAR / 2, y=top - 6, text_anchor="middle", class_="small"))
-    marks: list[Markup] = []
-    y, last = top, "attn"
-    for site, block in rows:
-        if site != last:
-            y, last = y + 22, site
-            parts.append(tag("text", f"{site} (image tokens only)", x=left, y=y - 5, class_="small"))
-        if heads <= 12 or block % 2 == 0:
-            parts.append(tag("text", f"L{block}", x=left - 7, y=y + cell / 2 + 4, text_anchor="end"))
-        for h in range(heads):
-            head, x = Head(block, h, site), left + h * cell
-            rank = chosen.get(head)
-            parts.append(_cell(head, x, y, cell, said.get(head), head in base, rank, middle, limit, places))
-            if rank is not None:
-                marks.append(_outline(x, y, cell, rank))
-        mean = [scores[head].mean for head in scores if (head.site, head.block) == (site, block)]
-        if mean:
-            parts.append(_bar(f"L{block}", statistics.fmean(mean), bars, y, cell, middle, limit, places))
-        y += cell
-    parts.append(tag("line", x1=bars + BAR / 2, x2=bars + BAR / 2, y1=top, y2=y, class_="axis"))
+    places = decimals(cell.score.se for cell in said.values()) + 1
+    cells = {head: Cell(f"{head}: selected in an earlier round", "had", dot=True) for head in base}
+    for head, one in said.items():
+        gap = one.score.mean - middle[0]
+        words = f"{one.words}: {measured(one.score.mean, one.score.se, places)} ({signed(gap, places)})"
+        words += f", chosen as number {chosen[head]}" if head in chosen else ""
+        cells[head] = Cell(words, step_class(gap, limit), head in base, chosen.get(head))
+    layer = {}
+    for place in {(head.site, head.block) for head in said}:
+        layer[place] = statistics.fmean(said[head].score.mean for head in said if (head.site, head.block) == place)
+
+    def bar(place: Place, left: float, y: float, size: float) -> Markup | None:
+        return _bar(f"L{place[1]}", layer[place], left, y, size, middle, limit, places) if place in layer else None
+
     best = ", ".join(f"{name} {number(item.scores[name].mean, places)}" for name in item.chosen if name in item.scores)
     label = f"Score of every head in round {item.number}, neutral at {number(middle[0], places)} ({middle[1]})."
-    return figure(bars + BAR + 4, y + 4, f"{label} Chosen: {best}.", parts + marks)
-
-
-def _column_label(head: int, x: float, y: float) -> Markup:
-    return tag("text", f"H{head}", x=x, y=y, text_anchor="middle")
-
-
-def _cell(
-    head: Head,
-    x: float,
-    y: float,
-    size: float,
-    said: HeadScore | None,
-    selected: bool,
-    rank: int | None,
-    middle: Centre,
-    limit: float,
-    places: int,
-) -> Markup:
-    box = {"x": x + 0.75, "y": y + 0.75, "width": size - 1.5, "height": size - 1.5, "rx": 2.0}
-    dot = tag("circle", cx=x + size / 2, cy=y + size / 2, r=size * 0.17, class_="dot")
-    if said is None and selected:
-        return tag("g", tag("title", f"{head}: selected in an earlier round"), tag("rect", class_="had", **box), dot)
-    if said is None:
-        return tag("rect", tag("title", f"{head}: not a candidate"), class_="x", **box)
-    score = said.score
-    words = f"{said.words}: {measured(score.mean, score.se, places)}"
-    words += f" ({signed(score.mean - middle[0], places)})" + (f", chosen as number {rank}" if rank else "")
-    shape = tag("rect", tag("title", words), class_=step_class(score.mean - middle[0], limit), **box)
-    return tag("g", tag("title", words), shape, dot) if selected else shape
-
-
-def _outline(x: float, y: float, size: float, rank: int) -> Markup:
-    ring = tag("rect", x=x, y=y, width=size, height=size, rx=3.0, class_="ring")
-    text = tag("text", str(rank), x=x + size / 2, y=y + size / 2 + 4, text_anchor="middle", class_="rank")
-    return tag("g", ring, text, pointer_events="none") if size >= 15 else ring
+    aside = Aside("layer mean", BAR, bar, axis=BAR / 2)
+    rows = places_of(layers, [*said, *base])
+    return draw_grid(cells, rows, heads, aside, f"{label} Chosen: {best}.", "not a candidate")
 
 
 def _bar(
