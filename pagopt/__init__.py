@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pagopt.atlas import Atlas, run_atlas
     from pagopt.compiled import compile_blocks, uncompile_blocks
     from pagopt.evaluate import Evaluator, make_trainer
     from pagopt.experiment import run_study
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Atlas": "atlas",
     "Evaluator": "evaluate",
     "Head": "heads",
     "HeadHunter": "search",
@@ -55,12 +57,14 @@ _HOMES = {
     "load_reward": "reward",
     "make_trainer": "evaluate",
     "register_target": "targets",
+    "run_atlas": "atlas",
     "run_study": "experiment",
     "tune": "tuning",
     "uncompile_blocks": "compiled",
 }
 
 __all__ = [
+    "Atlas",
     "Evaluator",
     "Head",
     "HeadHunter",
@@ -82,6 +86,7 @@ __all__ = [
     "load_reward",
     "make_trainer",
     "register_target",
+    "run_atlas",
     "run_study",
     "tune",
     "uncompile_blocks",

@@ -1,7 +1,8 @@
-"""The folder of a run, which belongs to one study."""
+"""The folders that runs leave: one that belongs to a study, and one whose files the next run of its kind replaces."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pagopt.errors import StudyError
 from pagopt.files import write_text
 from pagopt.results import Results, load_results
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "Outputs"]
 
 
 class Folder:
@@ -60,3 +61,52 @@ class Folder:
                 f"{self.path} holds the run of another study:\n{changes}\n"
                 "Give the same options to go on with that one, or another folder with --out."
             )
+
+
+class Outputs:
+    """A folder for the files of one command; those of an earlier run of it are replaced, anything else is refused.
+
+    Args:
+        path: Where; made when the first file is written.
+        mark: The key in ``config.yaml`` that says whose folder it is.
+        noun: What such a run is called.
+
+    Raises:
+        StudyError: If it holds something else.
+    """
+
+    def __init__(self, path: Path, mark: str, noun: str) -> None:
+        self.path, self.mark = path, mark
+        if path.exists() and not (path.is_dir() and self._is_ours()):
+            raise StudyError(f"{path} is not empty and holds no {noun}; choose another folder with --out")
+
+    def claim(self, config: dict[str, Any]) -> None:
+        """Write what was asked for, as ``config.yaml``."""
+        text = str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        self.write(lambda: write_text(self.path / "config.yaml", text))
+
+    def write(self, act: Callable[[], None]) -> None:
+        """Write files.
+
+        Args:
+            act: Writes them.
+
+        Raises:
+            StudyError: If they cannot be written.
+        """
+        try:
+            act()
+        except OSError as error:
+            raise StudyError(
+                f"cannot write to {self.path}: {error.strerror}. What is drawn is kept; make room, or choose another "
+                "folder with --out, and run again"
+            ) from error
+
+    def _is_ours(self) -> bool:
+        if not {path.name for path in self.path.iterdir()} - {"store"}:
+            return True
+        try:
+            data = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return False
+        return isinstance(data, dict) and self.mark in data

@@ -17,6 +17,7 @@ from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms
 from pagopt.search import Racing, Search, make_search
 from pagopt.search.budget import Budget
+from pagopt.targets import make_target
 
 __all__ = ["Study", "available_studies", "find_study"]
 
@@ -137,6 +138,7 @@ class Study:
         if not self.recipe().is_plain:
             raise AssertionError("a study's recipe has no heads yet")
         self.recipe().replace(heads="L0.H0").active_steps(self.steps)
+        make_target(self.target, self.target_options, self.path)
 
     @property
     def specs(self) -> list[RewardSpec]:

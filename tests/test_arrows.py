@@ -49,6 +49,7 @@ ORDER = [
     "folder",
     "experiment",
     "comparison",
+    "atlas",
     "plan",
     "tuning",
     "cli",

@@ -21,7 +21,9 @@ from pagopt.errors import PagoptError, Terminated, UnknownName
 
 __all__ = ["main"]
 
-COMMANDS = ("search", "plan", "tune", "evaluate", "generate", "score", "rewards", "heads", "store", "studies", "init")
+COMMANDS = (
+    "search", "plan", "tune", "evaluate", "generate", "score", "rewards", "heads", "atlas", "store", "studies", "init",
+)  # fmt: skip
 
 OVERVIEW = """usage: pagopt COMMAND [options]
 
@@ -38,6 +40,7 @@ commands:
   init NAME        write a study of your own to start from
   rewards          list the rewards
   heads [MODEL]    list the attention heads of a model
+  atlas [MODEL]    draw what each head does, alone
   store FOLDER     what a store holds; check, prune, export and merge stores
 
 a first run:       pagopt search flat

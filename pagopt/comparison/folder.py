@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
 from pagopt.comparison import tables
 from pagopt.comparison.outcome import Outcome
-from pagopt.errors import StudyError
 from pagopt.files import write_png, write_text
+from pagopt.folder import Outputs
 from pagopt.report import draw_sheet
 
 __all__ = ["FILES", "Folder"]
@@ -35,13 +34,11 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.exists() and not (path.is_dir() and self._is_ours()):
-            raise StudyError(f"{path} is not empty and holds no comparison; choose another folder with --out")
+        self.outputs = Outputs(path, "evaluate", "comparison")
 
     def claim(self, config: dict[str, Any]) -> None:
         """Write what was asked for, as ``config.yaml``."""
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        self._write(lambda: write_text(self.path / "config.yaml", str(text)))
+        self.outputs.claim(config)
 
     def save(self, outcome: Outcome, image: Callable[[str], Image.Image]) -> None:
         """Write tables, pictures and, last, the data.
@@ -53,7 +50,7 @@ class Folder:
         Raises:
             StudyError: If they cannot be written.
         """
-        self._write(lambda: self._save(outcome, image))
+        self.outputs.write(lambda: self._save(outcome, image))
 
     def _save(self, outcome: Outcome, image: Callable[[str], Image.Image]) -> None:
         for name, text in (
@@ -70,22 +67,3 @@ class Folder:
         names = [standing.name for standing in outcome.standings]
         write_png(self.path / "sheet.png", draw_sheet(rows, names, [outcome.tasks[i][0] for i in shown]))
         outcome.save(self.path / "comparison.json")
-
-    def _is_ours(self) -> bool:
-        names = {path.name for path in self.path.iterdir()}
-        if not names - {"store"}:
-            return True
-        try:
-            data = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            return False
-        return isinstance(data, dict) and "evaluate" in data
-
-    def _write(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except OSError as error:
-            raise StudyError(
-                f"cannot write to {self.path}: {error.strerror}. What is drawn is kept; make room, or choose another "
-                "folder with --out, and run again"
-            ) from error

@@ -23,6 +23,7 @@ from pagopt.recipe import PLAIN
 from pagopt.render import Renderer
 from pagopt.reward import Objective, load_reward
 from pagopt.store import Store
+from pagopt.targets import make_target
 
 __all__ = ["run_comparison"]
 
@@ -250,6 +251,7 @@ class Run:
                 )
             try:
                 self.head_map.check(entrant.recipe.heads)
+                make_target(entrant.recipe.target, dict(entrant.recipe.target_options), entrant.recipe.path)
             except PagoptError as error:
                 raise RecipeError(f"the recipe {entrant.label} does not fit this model: {error}") from error
 

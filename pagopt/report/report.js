@@ -1,14 +1,15 @@
 "use strict";
 (() => {
-  // Everything is on the page without this script; it adds a flip button, quick tooltips and copy buttons.
+  // Everything is on the page without this script; it adds quick tooltips, copy buttons, and to a comparison a button
+  // that flips it.
   const flip = document.getElementById("flip");
-  flip.parentElement.hidden = false;
+  if (flip) flip.parentElement.hidden = false;
   const pairs = [...document.querySelectorAll(".task")].map((task) => {
     const before = task.querySelector(".shot.none img") || task.querySelector("img");
     const after = task.querySelector(".shot.last img");
     return { after, on: after.src, off: before.src };
   });
-  flip.addEventListener("click", () => {
+  flip?.addEventListener("click", () => {
     const pressed = flip.getAttribute("aria-pressed") !== "true";
     flip.setAttribute("aria-pressed", String(pressed));
     document.body.classList.toggle("flipped", pressed);

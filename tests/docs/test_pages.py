@@ -21,7 +21,7 @@ from pagopt.study import Study, available_studies
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-WITH_PYTHON = ["quickstart", "recipes", "python", "modular", "models", "perturbation", "emoji", "tune"]
+WITH_PYTHON = ["quickstart", "atlas", "recipes", "python", "modular", "models", "perturbation", "emoji", "tune"]
 
 
 def blocks(page: Path, language: str) -> list[str]:

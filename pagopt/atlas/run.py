@@ -1,0 +1,144 @@
+"""An atlas, drawn: every head alone, compared with the pictures without perturbation, and the folder that it leaves.
+
+The folder holds ``atlas.html``, ``heads.png`` (what each head draws), ``effects.png`` (what it changes), ``heads.csv``,
+``atlas.json``, ``config.yaml`` and ``store/``. The same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pagopt
+from pagopt.atlas.atlas import Atlas
+from pagopt.atlas.drawing import draw_effects, draw_pictures
+from pagopt.atlas.findings import MOVED, Effect, Findings, effects_of
+from pagopt.atlas.page import small_pictures, write_page
+from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer
+from pagopt.files import write_png, write_text
+from pagopt.folder import Outputs
+from pagopt.looks import SINGLE, Looks, distances
+from pagopt.models import Weights, family_of, load_pipeline
+from pagopt.recipe import Recipe
+from pagopt.render import Renderer
+from pagopt.reward import Objective
+from pagopt.store import Store
+
+__all__ = ["FILES", "run_atlas"]
+
+FILES = {"page": "atlas.html", "pictures": "heads.png", "effects": "effects.png", "table": "heads.csv"}
+"""What to look at first."""
+
+
+def run_atlas(
+    atlas: Atlas,
+    out: Path,
+    store: Path | None = None,
+    batch_size: int = 16,
+    trainer: dict[str, Any] | None = None,
+    offload: str | None = None,
+) -> Findings:
+    """Draw an atlas, or go on with it.
+
+    Args:
+        atlas: What to draw.
+        out: Folder for page, pictures and tables; those of an earlier atlas in it are replaced.
+        store: Folder for images and scores, which may be a search's own; by default ``out / "store"``.
+        batch_size: Images in one batch, on each process.
+        trainer: Options of Lightning's ``Trainer``.
+        offload: Keep networks off the GPU while they are not needed: "model" or "sequential".
+
+    Returns:
+        What was found, which also lies in the folder.
+
+    Raises:
+        PagoptError: With what to do about it; everything finished is kept.
+    """
+    outputs = Outputs(out, "atlas", "atlas")
+    rewards = Objective(atlas.specs).rewards if atlas.specs else {}
+    options = trainer or {}
+    precision = str(options.get("precision") or "32-true")
+    dtype, options = at_load(atlas.dtype, options)
+    runner = make_trainer(**options)  # before the model is loaded, since that may take minutes
+    weights = Weights.asked(dtype, atlas.quantize)
+    pipe = load_pipeline(atlas.model, weights.dtype, weights.quantize)
+    heads = family_of(pipe).head_map(pipe.transformer)
+    entries = atlas.entries(heads)
+    settings = (atlas.steps, atlas.height, atlas.width, atlas.distilled_guidance, atlas.compile, offload)
+    renderer = Renderer(pipe, *settings)
+    renderer.check_cfg((atlas.cfg,))
+    base, tasks = atlas.recipe(), atlas.tasks()
+    plain = Recipe(scale=0.0, cfg=atlas.cfg)
+    recipes = [plain, *(base.replace(heads=some) for some in entries.values())]
+    if runner.is_global_zero:
+        outputs.claim({"atlas": atlas.model, **atlas.to_dict(), "precision": precision})
+    progress = Progress(len(recipes) * len(tasks), disable=not runner.is_global_zero)
+    runner.callbacks.append(progress)
+    start = time.monotonic()
+    try:
+        with Store(store or out / "store") as kept:
+            evaluate = Evaluator(renderer, rewards, kept, runner, batch_size, progress)
+            progress.label("each head alone")
+            scores = evaluate(recipes, tasks)
+            keys = evaluate.keys(recipes, tasks)
+            looks = [evaluate.looks(row) for row in keys]
+            effects, means = _measure(scores, looks, list(entries), atlas)
+            found = Findings(
+                pagopt=pagopt.__version__,
+                model=atlas.model,
+                fingerprint=renderer.fingerprint,
+                weights=weights.to_dict(),
+                blocks=heads.blocks,
+                heads=max(site.heads for site in heads.sites),
+                recipe=base.to_dict(),
+                steps=atlas.steps,
+                tasks=[(task.prompt, task.seed) for task in tasks],
+                rewards=[spec.to_dict() for spec in atlas.specs],
+                means=means,
+                effects=effects,
+                images=dict(zip(entries, keys[1:], strict=True)),
+                plain=keys[0],
+                images_generated=evaluate.images_generated,
+                seconds=round(time.monotonic() - start, 1),
+            )
+            if runner.is_global_zero:
+                progress.label("page and pictures")
+                outputs.write(lambda: _save(found, kept, out))
+    finally:
+        progress.close()
+    return found
+
+
+def _measure(
+    scores: dict[str, NDArray[np.float64]], looks: Sequence[Sequence[Looks]], names: Sequence[str], atlas: Atlas
+) -> tuple[dict[str, dict[str, Effect]], dict[str, float]]:
+    """Effects by measure and name, and the means of the plain pictures."""
+    rows = {name: np.array([[getattr(one, name) for one in row] for row in looks]) for name in SINGLE}
+    rows |= scores
+    means = {name: float(table[0].mean()) for name, table in rows.items()}
+    gaps = np.array(
+        [[distances([one, other])[0, 1] for one, other in zip(row, looks[0], strict=True)] for row in looks]
+    )
+    several = len(atlas.prompts) > 1  # a prompt's pictures are alike, so their mean counts as one
+    samples = {
+        name: table.reshape(len(table), len(atlas.prompts), -1).mean(axis=-1) if several else table
+        for name, table in {MOVED: gaps, **rows}.items()
+    }
+    effects = effects_of({name: samples[name] for name in rows}, names)
+    moved = {name: Effect(one.mean, one.se) for name, one in effects_of({MOVED: samples[MOVED]}, names)[MOVED].items()}
+    return {MOVED: moved, **effects}, {MOVED: 0.0, **means}
+
+
+def _save(found: Findings, store: Store, out: Path) -> None:
+    """The files that a user wants; the data last."""
+    pictures = small_pictures(found, store.get_image)
+    write_text(out / FILES["table"], found.to_csv())
+    write_png(out / FILES["pictures"], draw_pictures(found, pictures))
+    write_png(out / FILES["effects"], draw_effects(found))
+    write_page(found, pictures, out / FILES["page"])
+    found.save(out / "atlas.json")

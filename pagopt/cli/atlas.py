@@ -1,0 +1,107 @@
+"""``pagopt atlas MODEL``: what does each head do? Pictures and measurements of every head alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pagopt.atlas import Atlas, Findings, run_atlas
+from pagopt.atlas.findings import LEVEL, MOVED
+from pagopt.atlas.page import change, extremes
+from pagopt.atlas.run import FILES
+from pagopt.cli.evaluate import reward_specs
+from pagopt.cli.parsing import add_offload, new_parser
+from pagopt.cli.trainer import add_trainer, trainer_options
+from pagopt.comparison import read_prompts
+from pagopt.errors import StudyError
+
+__all__ = ["main", "parser"]
+
+DESCRIPTION = """Draw what each attention head of a model does, alone: all with the same prompts and seeds.
+
+Every head is perturbed by itself, and every layer as a whole, and the pictures are set beside those without
+perturbation. One prompt is enough to look at; with about 20 prompts the changes in brightness, saturation, contrast,
+sharpness and in any --reward are tested, too. Nothing is chosen: this is to look around before a search.
+
+The folder (runs/atlas-MODEL, or --out) gets atlas.html, heads.png, effects.png, heads.csv, atlas.json and the store of
+all images. Stop it at any time: the same command again goes on where it stopped.
+
+examples:
+  pagopt atlas                                            the embedded model, two examples; a minute on a CPU
+  pagopt atlas emoji --prompts many.txt --reward style --reward clip
+  pagopt atlas sd3-medium --prompt "a lighthouse at dusk" --heads "L8-15.H*" --trainer.precision bf16-true
+  pagopt atlas emoji --prompt "flat, rocket" --target blur --target_options.sigma 2
+"""
+
+
+def parser() -> ArgumentParser:
+    """All options, typed; the atlas's come from :class:`pagopt.atlas.Atlas`, the trainer's from Lightning."""
+    command = new_parser("pagopt atlas", "[MODEL] [options]", DESCRIPTION)
+    add = command.add_argument
+    add("model", type=str, nargs="?", default="emoji", help="Name, folder or hub id.")
+    add("--prompt", action="append", help="A whole prompt; may be given several times.")
+    add("--prompts", type=Path | None, help="Text file with one prompt a line; # begins a comment line.")
+    add(
+        "--reward",
+        action="append",
+        help="What to measure beside the looks of the pictures; may be given several times. A name, "
+        "path/to/file.py:function, a YAML mapping with name and args, or a YAML file with a list of these.",
+    )
+    add("--out", type=Path | None, help="Folder of page and pictures. Default: runs/atlas-MODEL.")
+    add("--store", type=Path | None, help="Folder of images and scores; may be a search's. Default: OUT/store.")
+    add("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
+    add_offload(command)
+    command.add_class_arguments(Atlas, None, skip={"model", "prompts", "rewards"})
+    add_trainer(command)
+    return command
+
+
+def main(words: list[str]) -> None:
+    """Draw the atlas that ``words`` ask for, and say what stands out."""
+    options = parser().parse_args(words)
+    prompts = [*(options.prompt or []), *(read_prompts(options.prompts) if options.prompts else [])]
+    given = {name: getattr(options, name) for name in Atlas.__dataclass_fields__ if name not in {"prompts", "rewards"}}
+    atlas = Atlas(prompts=prompts, rewards=reward_specs(options.reward or []), **given)
+    name = "-".join(part for part in atlas.model.split(os.sep) if part not in {"", ".", ".."})
+    out = options.out or Path("runs") / f"atlas-{name}"
+    if options.store is not None and options.store.exists() and not options.store.is_dir():
+        raise StudyError(f"--store takes a folder, and {options.store} is a file")
+    found = run_atlas(atlas, out, options.store, options.batch_size, trainer_options(options), options.offload)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        show(found, out)
+
+
+def show(found: Findings, out: Path) -> None:
+    """Print what stands out, and where to look."""
+    console = Console(file=sys.stdout)
+    moved = found.single(MOVED)
+    furthest = sorted(moved, key=lambda head: -moved[head].mean)[:6]
+    many = len(found.tasks)
+    console.print(Text(f"{found.model}: {len(moved)} heads alone, {many} picture{'s' * (many > 1)} of each", "bold"))
+    names = ", ".join(f"{head} {moved[head].mean:.3f}" for head in furthest)
+    console.print(Text(f"the pictures move furthest (0 to 1) with {names}"), soft_wrap=True)
+    console.print()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("measure")
+    table.add_column("without", justify="right")
+    for column in ("lowered most by", "raised most by", *(["certain"] if found.tested else [])):
+        table.add_column(column, justify="right")
+    certain = found.certain()
+    for measure, low, high in extremes(found):
+        cells = [f"{head} {change(found, measure, str(head))}" for head in (low, high)]
+        cells += [str(len(certain[measure]))] if found.tested else []
+        table.add_row(measure, f"{found.means[measure]:.3g}", *cells)
+    console.print(table)
+    words = f"certain: heads that change it (paired t-tests over prompts, p < {LEVEL:g} for all of them together)"
+    lacking = "one picture of each shows no more than that one: give more prompts to test"
+    console.print(words if found.tested else lacking, style="dim", soft_wrap=True)
+    console.print()
+    for what, file in FILES.items():
+        console.print(f"{what:10}{out / file}", highlight=False, soft_wrap=True)
+    console.print(f"{'drawn':10}{found.images_generated} new images in {found.seconds:.0f} s", highlight=False)
