@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from PIL import Image, ImageDraw, ImageFont
 
 from pagopt.atlas.findings import LEVEL, MOVED, Findings
+from pagopt.atlas.page import shown_tasks
 from pagopt.heads import MAIN_SITE, Head
 from pagopt.report.palette import STEPS, diverging_css, step_class
 
@@ -85,7 +86,7 @@ def draw_pictures(found: Findings, pictures: Mapping[str, Image.Image]) -> Image
     Returns:
         RGB on white.
     """
-    shown = found.shown(PROMPTS)
+    shown = shown_tasks(found)[:PROMPTS]
     first = pictures[found.plain[shown[0]]]
     side = 96 if found.heads <= 8 else 64 if found.heads <= 16 else 48
     width, height = _fitted(first, side)
@@ -120,7 +121,7 @@ def draw_effects(found: Findings) -> Image.Image:
     image = Image.new("RGB", (width, height + (30 if tested else 0)), "white")
     draw = ImageDraw.Draw(image)
     for (measure, row), (x, y) in zip(found.effects.items(), corners, strict=True):
-        limit = found.limit(measure)
+        limit = found.limits[measure]
         draw.text((x + table.label, y), measure, fill=INK, font=_font(30), anchor="lt")
         y += TITLE
         table.write_labels(draw, x, y)

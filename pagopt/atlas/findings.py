@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pagopt.errors import StudyError
 from pagopt.files import write_text
 from pagopt.heads import MAIN_SITE, Head
 from pagopt.report.headgrid import Place
+from pagopt.report.reading import decimals
 
 __all__ = ["LEVEL", "MOVED", "Effect", "Findings", "effects_of", "load_findings"]
 
@@ -119,7 +121,15 @@ class Findings:
 
     def single(self, measure: str) -> dict[Head, Effect]:
         """The effects of single heads."""
-        return {Head.parse(name): effect for name, effect in self.effects[measure].items() if "." in name}
+        return self._single[measure]
+
+    @cached_property
+    def _single(self) -> dict[str, dict[Head, Effect]]:
+        heads = {name: Head.parse(name) for row in self.effects.values() for name in row if "." in name}
+        return {
+            measure: {heads[name]: effect for name, effect in row.items() if name in heads}
+            for measure, row in self.effects.items()
+        }
 
     def layers(self, measure: str) -> dict[int, Effect]:
         """The effects of whole layers, by block."""
@@ -135,14 +145,26 @@ class Findings:
         prompts = [prompt for prompt, _ in self.tasks]
         return [prompts.index(prompt) for prompt in dict.fromkeys(prompts)][:count]
 
-    def limit(self, measure: str) -> float:
-        """The change that gets the full colour, rounded up to two digits: 95 % of single heads stay below."""
-        sizes = sorted(abs(effect.mean) for effect in self.single(measure).values())
-        largest = sizes[math.ceil(0.95 * len(sizes)) - 1] or sizes[-1]
-        if largest == 0:
-            return 1.0
-        unit = 10.0 ** (math.floor(math.log10(largest)) - 1)
-        return math.ceil(largest / unit - 1e-9) * unit
+    @cached_property
+    def limits(self) -> dict[str, float]:
+        """By measure the change that gets the full colour, in two digits: 95 % of single heads stay below."""
+        found = {}
+        for measure, row in self._single.items():
+            sizes = sorted(abs(effect.mean) for effect in row.values())
+            largest = sizes[math.ceil(0.95 * len(sizes)) - 1] or sizes[-1]
+            unit = 10.0 ** (math.floor(math.log10(largest)) - 1) if largest else 1.0
+            found[measure] = math.ceil(largest / unit - 1e-9) * unit or 1.0
+        return found
+
+    @cached_property
+    def decimals(self) -> dict[str, int]:
+        """By measure the decimals to show: as the errors deserve, and no less than two digits of the full colour's."""
+        found = {}
+        for measure, row in self.effects.items():
+            errors = [one.se for one in row.values() if math.isfinite(one.se)]
+            least = max(0, 1 - math.floor(math.log10(self.limits[measure])))
+            found[measure] = max(least, decimals(errors)) if errors else least
+        return found
 
     @property
     def tested(self) -> list[str]:

@@ -18,19 +18,24 @@ from pagopt.report.headgrid import Aside, Cell, Place, draw_cell, draw_grid
 from pagopt.report.palette import diverging_css, step_class
 from pagopt.report.parts import render
 from pagopt.report.pictures import data_uris
-from pagopt.report.reading import decimals, measured
+from pagopt.report.reading import measured
 from pagopt.report.scoremap import draw_legend
 
-__all__ = ["change", "extremes", "small_pictures", "write_page"]
+__all__ = ["change", "extremes", "shown_tasks", "small_pictures", "write_page"]
 
-PICTURES = 1200
-"""Pictures in a page, about; at least the first prompt's."""
+PICTURES = 1300
+"""Pictures in a page, at most; but all of the first prompt."""
 
 PROMPTS = 4
 """Prompts in a page, at most."""
 
 BUDGET = 12_000_000
 """Bytes of all of them."""
+
+
+def shown_tasks(found: Findings) -> list[int]:
+    """The tasks whose pictures are shown: the first prompts, as many as there is room for."""
+    return found.shown(max(1, min(PROMPTS, PICTURES // (1 + len(found.images)))))
 
 
 def small_pictures(found: Findings, image: Callable[[str], Image.Image]) -> dict[str, Image.Image]:
@@ -40,7 +45,7 @@ def small_pictures(found: Findings, image: Callable[[str], Image.Image]) -> dict
         found: What was drawn.
         image: Gives the picture of a key.
     """
-    shown = _shown(found)
+    shown = shown_tasks(found)
     keys = [row[task] for row in (found.plain, *found.images.values()) for task in shown]
     side = 256 if len(keys) <= 400 else 192
     small = {}
@@ -63,7 +68,7 @@ def extremes(found: Findings) -> list[tuple[str, Head, Head]]:
 def change(found: Findings, measure: str, name: str) -> str:
     """What a head or a layer changes in a measure: "+0.021 ± 0.004"."""
     one = found.effects[measure][name]
-    return measured(one.mean, one.se, _places(found, measure), sign=measure != MOVED)
+    return measured(one.mean, one.se, found.decimals[measure], sign=measure != MOVED)
 
 
 def write_page(found: Findings, pictures: Mapping[str, Image.Image], path: Path) -> None:
@@ -83,7 +88,7 @@ def write_page(found: Findings, pictures: Mapping[str, Image.Image], path: Path)
         "story": _story(found, most),
         "notice": {"kind": ""},
         "most": most,
-        "plates": [_plate(found, task, pictures, uris) for task in _shown(found)],
+        "plates": [_plate(found, task, pictures, uris) for task in shown_tasks(found)],
         "words": json.dumps({name: _words(found, name) for name in found.images}).replace("<", "\\u003c"),
         "maps": [_map(found, measure) for measure in found.effects],
         "arguments": _arguments(found),
@@ -92,10 +97,6 @@ def write_page(found: Findings, pictures: Mapping[str, Image.Image], path: Path)
         "dark_colours": Markup(diverging_css(dark=True)),
     }
     render("atlas.html.jinja", context, path, "pagopt.atlas")
-
-
-def _shown(found: Findings) -> list[int]:
-    return found.shown(max(1, min(PROMPTS, PICTURES // (1 + len(found.images)))))
 
 
 def _story(found: Findings, most: str) -> dict[str, Any]:
@@ -145,16 +146,9 @@ def _words(found: Findings, name: str) -> str:
     return ", ".join(parts)
 
 
-def _places(found: Findings, measure: str) -> int:
-    """Decimals of a measure: as the errors deserve, and no less than two digits of what gets the full colour."""
-    errors = [one.se for one in found.effects[measure].values() if math.isfinite(one.se)]
-    least = max(0, 1 - math.floor(math.log10(found.limit(measure))))
-    return max(least, decimals(errors)) if errors else least
-
-
 def _map(found: Findings, measure: str) -> dict[str, Any]:
     """A measure, head by head."""
-    limit, layers = found.limit(measure), found.layers(measure)
+    limit, layers = found.limits[measure], found.layers(measure)
 
     def cell(name: str, one: Effect) -> Cell:
         p = f", p = {one.p:.2g}" if math.isfinite(one.p) else ""

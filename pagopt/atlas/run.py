@@ -7,18 +7,19 @@ The folder holds ``atlas.html``, ``heads.png`` (what each head draws), ``effects
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 import pagopt
 from pagopt.atlas.atlas import Atlas
 from pagopt.atlas.drawing import draw_effects, draw_pictures
 from pagopt.atlas.findings import MOVED, Effect, Findings, effects_of
-from pagopt.atlas.page import small_pictures, write_page
+from pagopt.atlas.page import shown_tasks, small_pictures, write_page
 from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer
 from pagopt.files import write_png, write_text
 from pagopt.folder import Outputs
@@ -108,7 +109,13 @@ def run_atlas(
             )
             if runner.is_global_zero:
                 progress.label("page and pictures")
-                outputs.write(lambda: _save(found, kept, out))
+                progress.expect(progress.done + len(shown_tasks(found)) * len(recipes))
+
+                def image(key: str) -> Image.Image:
+                    progress.add(1)
+                    return kept.get_image(key)
+
+                outputs.write(lambda: _save(found, image, out))
     finally:
         progress.close()
     return found
@@ -134,9 +141,9 @@ def _measure(
     return {MOVED: moved, **effects}, {MOVED: 0.0, **means}
 
 
-def _save(found: Findings, store: Store, out: Path) -> None:
+def _save(found: Findings, image: Callable[[str], Image.Image], out: Path) -> None:
     """The files that a user wants; the data last."""
-    pictures = small_pictures(found, store.get_image)
+    pictures = small_pictures(found, image)
     write_text(out / FILES["table"], found.to_csv())
     write_png(out / FILES["pictures"], draw_pictures(found, pictures))
     write_png(out / FILES["effects"], draw_effects(found))

@@ -100,7 +100,7 @@ def show(found: Findings, out: Path) -> None:
     console.print(table)
     words = f"certain: heads that change it (paired t-tests over prompts, p < {LEVEL:g} for all of them together)"
     lacking = "one picture of each shows no more than that one: give more prompts to test"
-    console.print(words if found.tested else lacking, style="dim", soft_wrap=True)
+    console.print(words if found.tested else lacking, style="dim", highlight=False, soft_wrap=True)
     console.print()
     for what, file in FILES.items():
         console.print(f"{what:10}{out / file}", highlight=False, soft_wrap=True)

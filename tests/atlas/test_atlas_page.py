@@ -114,7 +114,7 @@ def test_effects_have_their_colours(made_up: Findings):
         return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
     image = draw_effects(made_up)
-    limit = made_up.limit("light")
+    limit = made_up.limits["light"]
     pixels = [image.getpixel((x, y)) for x in range(image.width) for y in range(image.height)]
     assert pixels.count(rgb(COLOURS["p10"])) > 2000
     assert pixels.count(rgb(COLOURS[step_class(-0.1, limit)])) > 2000 - 100
@@ -122,12 +122,14 @@ def test_effects_have_their_colours(made_up: Findings):
     assert draw_effects(replace(made_up, effects=untested)).height < image.height
 
 
-def test_large_models_fit(made_up: Findings):
-    """24 blocks of 24 heads: smaller cells, fewer prompts, and nothing beyond the widest image by much."""
-    names = [f"L{block}.H{head}" for block in range(24) for head in range(24)]
+@pytest.mark.parametrize(("blocks", "prompts"), [(24, 2), (57, 1)])
+def test_large_models_fit(blocks: int, prompts: int, made_up: Findings, tmp_path: Path):
+    """24 heads a block, as in SD3 and FLUX.1: smaller cells, fewer prompts, and no image that is too wide."""
+    names = [f"L{block}.H{head}" for block in range(blocks) for head in range(24)]
+    names += [f"L{block}" for block in range(blocks)]
     found = replace(
         made_up,
-        blocks=24,
+        blocks=blocks,
         heads=24,
         tasks=[("a", 0), ("b", 1), ("c", 2)],
         effects={label: dict.fromkeys(names, Effect(0.1, 0.01, 1.0)) for label in (MOVED, *"abcdefg")},
@@ -136,6 +138,8 @@ def test_large_models_fit(made_up: Findings):
         plain=["plain 0", "plain 1", "plain 2"],
     )
     small = small_pictures(found, picture)
-    assert len(small) == 2 * 577
+    assert len(small) == prompts * (1 + 25 * blocks)
     assert draw_pictures(found, small).width <= 2400
     assert draw_effects(found).width <= 2400
+    write_page(found, small, tmp_path / "atlas.html")
+    assert (tmp_path / "atlas.html").read_text(encoding="utf-8").count('class="plate"') == prompts

@@ -76,10 +76,10 @@ def test_heads_and_layers_are_told_apart(made_up: Findings):
 
 def test_the_full_colour_leaves_outliers_out(made_up: Findings):
     row = {f"L0.H{number}": Effect(0.01 * number, 0.0, 1.0) for number in range(100)}
-    assert replace(made_up, effects={MOVED: row}).limit(MOVED) == pytest.approx(0.94)
-    assert replace(made_up, effects={MOVED: dict.fromkeys(row, Effect(0.0, 0.0))}).limit(MOVED) == 1.0
+    assert replace(made_up, effects={MOVED: row}).limits[MOVED] == pytest.approx(0.94)
+    assert replace(made_up, effects={MOVED: dict.fromkeys(row, Effect(0.0, 0.0))}).limits[MOVED] == 1.0
     alone = {**dict.fromkeys(row, Effect(0.0, 0.0)), "L0.H0": Effect(-0.0123, 0.0)}
-    assert replace(made_up, effects={MOVED: alone}).limit(MOVED) == pytest.approx(0.013)
+    assert replace(made_up, effects={MOVED: alone}).limits[MOVED] == pytest.approx(0.013)
 
 
 def test_they_are_read_back_as_they_were(made_up: Findings, tmp_path: Path):
