@@ -19,10 +19,10 @@
       image.alt = head;
       const bold = document.createElement("b");
       bold.textContent = head;
-      caption.replaceChildren(bold, `: ${WORDS[head]}`);
+      caption.replaceChildren(bold, `: ${WORDS[head][0]}`);
       plate.picked.hidden = false;
     }
-    name.textContent = head.includes(".") ? head : `${head}.H0-${HEADS - 1}`;
+    name.textContent = WORDS[head][1];
   };
   const at = (event) => (event.target instanceof Element ? event.target.closest("[data-head]") : null);
   for (const kind of ["pointerover", "focusin"]) {

@@ -89,7 +89,7 @@ def write_page(found: Findings, pictures: Mapping[str, Image.Image], path: Path)
         "notice": {"kind": ""},
         "most": most,
         "plates": [_plate(found, task, pictures, uris) for task in shown_tasks(found)],
-        "words": json.dumps({name: _words(found, name) for name in found.images}).replace("<", "\\u003c"),
+        "words": json.dumps({n: (_words(found, n), _written(found, n)) for n in found.images}).replace("<", "\\u003c"),
         "maps": [_map(found, measure) for measure in found.effects],
         "arguments": _arguments(found),
         "level": f"{LEVEL:g}",
@@ -144,6 +144,14 @@ def _words(found: Findings, name: str) -> str:
     for measure, row in found.effects.items():
         parts.append(f"{measure} {change(found, measure, name)}{' *' if row[name].certain else ''}")
     return ", ".join(parts)
+
+
+def _written(found: Findings, name: str) -> str:
+    """The heads of a name as a recipe takes them: of a layer those of all its sites that were drawn."""
+    if "." in name:
+        return name
+    sites = ["" if site == MAIN_SITE else f"{site}." for site, block in found.places() if f"L{block}" == name]
+    return " ".join(f"{name}.{site}H0-{found.heads - 1}" for site in sites)
 
 
 def _map(found: Findings, measure: str) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def test_it_says_how_to_use_a_head(page: tuple[Elements, str]):
     call = re.search(r"Recipe\(.*\)(?=\):)", line)
     assert call is not None
     made = eval(call[0], {"Recipe": Recipe})
+    assert '"L1.H0-2 L1.attn2.H0-2"' in text, "a layer's heads, for the script"
     assert made == Recipe("L1.attn2.H0", target="blur", target_options={"sigma": 2.0}, scale=2.0)
 
 
