@@ -43,7 +43,8 @@ commands:
   atlas [MODEL]    draw what each head does, alone
   store FOLDER     what a store holds; check, prune, export and merge stores
 
-a first run:       pagopt search flat
+a first look:      pagopt atlas
+a first search:    pagopt search vivid
 more help:         pagopt search --help
 """
 
