@@ -89,7 +89,9 @@ def move(output: Tensor, target: Target, path: str, view: View, rows: slice, str
     """
     bend = PATHS[path]
     if bend is None:
-        return torch.lerp(output, target.values(view, rows).to(output.dtype), strength[:, None, None])
+        # With autocast an attention's dtype is not that of what the transformer was given.
+        weight = strength.to(output.dtype)[:, None, None]
+        return torch.lerp(output, target.values(view, rows).to(output.dtype), weight)
     moved = torch.empty_like(output)
     # Three maps are held at a time: A, T and what lies between.
     for some, piece in chunks(output.shape[0], rows, 3 * view.tokens):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from explicit_reference import predict, sample
 from peft import LoraConfig
-from tiny_sd3 import SIZE, noise, run
+from tiny_sd3 import SIZE, VARIANTS, make_pipeline, noise, run
 
 from pagopt.errors import GuidanceError
 from pagopt.guide import guided
@@ -144,3 +144,21 @@ def test_quantised_layers(pipe, layers):
     )
     assert error(perturbed, plain) > 1e-3
     assert error(got, plain + 2.0 * (plain - perturbed)) < 1e-4
+
+
+@pytest.mark.parametrize("path", ["straight", "fisher_rao", "log_linear"])
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("variant", ["sd3", "qk_norm"])
+def test_autocast(text_parts, variant, kind, path):
+    """As with ``--trainer.precision bf16-mixed``: attention in bfloat16, what the transformer was given in float32."""
+    if path == "log_linear" and kind in HAVE_ZEROS:
+        return
+    target, options = TARGETS[kind]
+    pipe = make_pipeline(text_parts, **VARIANTS[variant]).to(dtype=torch.float32)
+    plans = [Recipe(), Recipe("L0.H1 L2.H0", strength=0.7, target=target, target_options=options, path=path)]
+    latents = noise(2).float()
+    with guided(pipe, plans):
+        exact = run(pipe, PROMPTS[:2], steps=2, latents=latents)
+    with torch.autocast("cpu", torch.bfloat16), guided(pipe, plans):
+        rounded = run(pipe, PROMPTS[:2], steps=2, latents=latents)
+    assert 0 < error(rounded, exact) < 0.05
