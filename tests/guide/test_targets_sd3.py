@@ -161,4 +161,5 @@ def test_autocast(text_parts, variant, kind, path):
         exact = run(pipe, PROMPTS[:2], steps=2, latents=latents)
     with torch.autocast("cpu", torch.bfloat16), guided(pipe, plans):
         rounded = run(pipe, PROMPTS[:2], steps=2, latents=latents)
-    assert 0 < error(rounded, exact) < 0.05
+    # A row's maximum jumps where two logits round to the same.
+    assert 0 < error(rounded, exact) < (0.2 if kind == "row_maximum" else 0.05)
