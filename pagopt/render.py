@@ -98,7 +98,7 @@ class Renderer:
                 f"{type(pipe).__name__} with these weights does not: set cfg for classifier-free guidance"
             )
         self.distilled_guidance = distilled_guidance
-        # Of offloaded networks it cannot be read any more.
+        # Of networks that are offloaded layer by layer it cannot be read any more.
         self._fingerprint: str | None = None if offload is None else fingerprint(pipe)
         self._prompts = Prompts(self._family, pipe)
         self._room = Room("images")
@@ -131,10 +131,22 @@ class Renderer:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies weights and configuration of the model, see :func:`pagopt.models.fingerprint`."""
+        """Identifies weights and configuration of the model, see :func:`pagopt.models.fingerprint`; :meth:`look`."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self.pipe)
         return self._fingerprint
+
+    def look(self) -> None:
+        """Look at the model again: its fingerprint, and prompts that another text encoder would encode otherwise.
+
+        Weights are looked at when a renderer is made, and whenever an :class:`~pagopt.evaluate.Evaluator` is made with
+        it; those that change in between go unnoticed. Networks that are offloaded layer by layer cannot be looked at.
+        """
+        if any(tensor.is_meta for module in self.modules().values() for tensor in module.parameters()):
+            return
+        found = fingerprint(self.pipe)
+        if found != self._fingerprint:
+            self._fingerprint, self._prompts = found, Prompts(self._family, self.pipe)
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """The pipeline's networks by component name."""
@@ -159,7 +171,7 @@ class Renderer:
     def describe(self) -> dict[str, Any]:
         """Everything that changes an image, except recipe, prompt and seed (JSON).
 
-        Read at every call, so that another scheduler in the same pipeline counts; weights are looked at once. Left out
+        Read at every call, so that another scheduler in the same pipeline counts; of weights see :meth:`look`. Left out
         is what moves a value across a rounding edge at most: device, batch size, compiled blocks.
         """
         facts = {

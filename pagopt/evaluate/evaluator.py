@@ -61,6 +61,8 @@ class Evaluator:
         self.batch_size = batch_size
         self.progress = progress
         # Keys must not depend on when Lightning converts the networks, so that happens here, once.
+        if not str(trainer.precision).endswith("-true") or trainer.precision == "32-true":
+            renderer.look()
         self.module = Generation(renderer, rewards, store, str(trainer.precision))
         self.fingerprint = renderer.fingerprint
         trainer.precision_plugin.convert_module(torch.nn.ModuleDict(renderer.modules()))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,7 +17,8 @@ from pagopt.models.weights import plain_tensors
 
 __all__ = ["fingerprint"]
 
-_SAMPLES = 64  # values hashed of each tensor
+_SAMPLES = 1024  # values hashed of each tensor; of one with up to four times as many, all
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a value
 _PASSING = {
     "architectures",
     "dtype",
@@ -28,7 +31,9 @@ def fingerprint(pipe: Any) -> str:
     """A short name for everything in a pipeline that shapes its images.
 
     It covers the class and configuration of every component (scheduler, tokenizers with their vocabularies
-    and models; no paths, no versions), and the name, shape, dtype and a sample of the values of every tensor.
+    and models; no paths, no versions), and the name, shape, dtype and a sample of the values of every tensor,
+    spread all over it, so that what changes a hundredth of a tensor does not escape. Of adapters (LoRA) those count
+    that act, with their weights: one that is switched off, or is there with weight 0, leaves the model as it was.
     So it survives saving, moving and loading, and changes with another dtype, a LoRA or a fine-tuning.
 
     Args:
@@ -50,16 +55,54 @@ def fingerprint(pipe: Any) -> str:
 
 
 def _add_tensors(digest: Any, component: str, module: nn.Module) -> None:
-    for name, tensor in sorted(module.state_dict().items()):
-        if not isinstance(tensor, torch.Tensor):
+    acting = _adapters(module)
+    for layer, scales in sorted(acting.items()):
+        if scales:
+            digest.update(json.dumps([layer, scales], sort_keys=True).encode())
+    for path, tensor in sorted(module.state_dict().items()):
+        name = _place(path, acting)
+        if name is None or not isinstance(tensor, torch.Tensor):
             continue
         if tensor.is_meta:
             raise ModelError(f"{component}.{name} has no values (meta device): take the fingerprint before offloading")
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         for part in plain_tensors(tensor.detach()):
-            flat = part.reshape(-1)
-            sample = flat[:: max(1, flat.numel() // _SAMPLES)].cpu().contiguous()
-            digest.update(sample.view(torch.uint8).numpy().tobytes())
+            part = torch.view_as_real(part) if part.is_complex() else part
+            words = part.contiguous().view(-1).view(_WORDS[part.element_size()])
+            if words.numel() > 4 * _SAMPLES:
+                words = words[_positions(words.numel()).to(words.device)]
+            digest.update(words.cpu().numpy().tobytes())
+
+
+@cache
+def _positions(count: int) -> torch.Tensor:
+    """Where to look in so many values: the same places everywhere, in no pattern that a matrix could have."""
+    mixed = np.arange(1, _SAMPLES + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64 (Steele et al. 2014)
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return torch.from_numpy(((mixed ^ (mixed >> np.uint64(31))) % np.uint64(count)).astype(np.int64))
+
+
+def _adapters(module: nn.Module) -> dict[str, dict[str, float]]:
+    """The layers that PEFT has wrapped, each with the adapters that act in it and their weights."""
+    found = {}
+    for name, layer in module.named_modules():
+        if hasattr(layer, "base_layer") and hasattr(layer, "active_adapters"):
+            idle = layer.disable_adapters or layer.merged  # merged ones are in the weights
+            scaling = getattr(layer, "scaling", {})
+            scales = {} if idle else {one: float(scaling.get(one, 1.0)) for one in layer.active_adapters}
+            found[name] = {one: scale for one, scale in scales.items() if scale}
+    return found
+
+
+def _place(path: str, acting: Mapping[str, Mapping[str, float]]) -> str | None:
+    """The name of a tensor without its wrapping; ``None`` if it belongs to an adapter that does not act."""
+    for layer, scales in acting.items():
+        rest = path.removeprefix(f"{layer}.")
+        if rest == path or rest.startswith("base_layer."):
+            continue
+        return path if set(rest.split(".")) & set(scales) else None
+    return path.replace(".base_layer.", ".")
 
 
 def _configuration(component: Any) -> Any:

@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from peft import LoraConfig
 from tiny_sd3 import noise
 
 import pagopt.models as models
@@ -184,3 +185,43 @@ def test_the_fingerprint_changes_with_whatever_changes_images(pipe):
     own.transformer.to("meta")
     with pytest.raises(ModelError, match="before offloading"):
         fingerprint(own)
+
+
+def test_a_single_head_that_is_cut_off_makes_another_model():
+    """Whichever columns or rows of a large matrix change: pruning changes a few of them alone."""
+    pipe = load_pipeline("emoji")
+    names, weight = {fingerprint(pipe)}, pipe.transformer.transformer_blocks[3].attn.to_out[0].weight.data
+    for part in [weight[:, head * 32 : (head + 1) * 32] for head in range(6)] + [weight[7:10]]:
+        kept = part.clone()
+        part.zero_()
+        names.add(fingerprint(pipe))
+        part.copy_(kept)
+    assert len(names) == 8
+    assert fingerprint(pipe) in names
+
+
+def test_adapters_count_as_they_act():
+    pipe = load_pipeline("emoji")
+    base, latents = fingerprint(pipe), torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def drawn():
+        with torch.no_grad():
+            return pipe(
+                "flat, sun", num_inference_steps=1, guidance_scale=1, latents=latents, output_type="latent"
+            ).images
+
+    plain, seen = drawn(), {}
+    pipe.transformer.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_out.0"]), "one")
+    for weight in (1.0, 0.3, 0.0):
+        pipe.transformer.set_adapters(["one"], [weight])
+        seen[fingerprint(pipe)] = drawn()
+    assert len(seen) == 3
+    assert torch.equal(seen.pop(base), plain), "with weight 0 it is the model as it was"
+    assert not any(torch.equal(latent, plain) for latent in seen.values())
+    pipe.transformer.set_adapters(["one"], [0.3])
+    assert list(seen).index(fingerprint(pipe)) == 1
+    pipe.transformer.disable_adapters()
+    assert fingerprint(pipe) == base
+    pipe.transformer.enable_adapters()
+    pipe.transformer.delete_adapters("one")
+    assert fingerprint(pipe) == base

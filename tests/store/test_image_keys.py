@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from pagopt import render, targets
-from pagopt.evaluate import Generation
+from pagopt.evaluate import Evaluator, Generation, make_trainer
 from pagopt.models import load_pipeline
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task, major_version
+from pagopt.reward import load_reward
 from pagopt.store import Store
 from pagopt.targets import register_target
 from pagopt.targets.identity import Identity
@@ -74,6 +76,27 @@ def test_weights(named: Callable[..., str]) -> None:
         next(pipe.transformer.parameters()).data.mul_(1.5)
 
     assert named(change=tune) != named()
+
+
+def test_weights_that_change_after_the_renderer_was_made(store: Store, tiny_model: Path) -> None:
+    renderer = Renderer(load_pipeline(str(tiny_model)), steps=2)
+    plain, task = [Recipe(scale=0.0, cfg=1.0)], [Task("flat, sun", 0)]
+
+    def scored() -> tuple[float, str]:
+        evaluate = Evaluator(renderer, {"light": load_reward("brightness")}, store, make_trainer(accelerator="cpu"))
+        return float(evaluate(plain, task)["light"][0, 0]), evaluate.keys(plain, task)[0][0]
+
+    before = scored()
+    assert scored() == before
+    for part in (renderer.pipe.vae.decoder, renderer.pipe.text_encoder):
+        kept = copy.deepcopy(part.state_dict())
+        for parameter in part.parameters():
+            parameter.data.mul_(1.2)
+        after = scored()
+        assert after[0] != before[0]
+        assert after[1] != before[1]
+        part.load_state_dict(kept)
+        assert scored() == before
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
