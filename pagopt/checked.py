@@ -7,16 +7,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pagopt.errors import RecipeError
-from pagopt.heads import Head
+from pagopt.heads import Head, expand_heads
 
 __all__ = [
     "Option",
     "interval",
+    "kept_strengths",
     "no_constant",
     "no_duplicates",
     "number",
     "options",
     "sorted_strengths",
+    "strengths_by_head",
     "unknown_keys",
 ]
 
@@ -34,6 +36,30 @@ def sorted_strengths(heads: list[Head], strength: float | Iterable[float]) -> fl
     if not ordered:
         return 1.0
     return ordered[0] if len(set(ordered)) == 1 else ordered
+
+
+def strengths_by_head(
+    given: Mapping[str | Head, float], strength: float | Iterable[float]
+) -> tuple[list[Head], list[float]]:
+    """Heads and strengths from a mapping; an address of several gives its strength to each of them."""
+    if strength != 1.0:
+        raise RecipeError(f"heads give each its strength, and strength is {strength!r}, too: leave one of the two out")
+    pairs = [(head, value) for address, value in given.items() for head in expand_heads(address)]
+    return [head for head, _ in pairs], [value for _, value in pairs]
+
+
+def kept_strengths(known: Mapping[Head, float], changes: Mapping[str, Any]) -> float | list[float]:
+    """Those of the heads in ``changes``, as ``known``."""
+    if isinstance(changes["heads"], Mapping):
+        return 1.0  # it says them itself
+    heads = expand_heads(changes["heads"])
+    lacking = [str(head) for head in heads if head not in known]
+    if lacking:
+        raise RecipeError(
+            f"every head of this recipe has a strength of its own, and there is none for {', '.join(lacking)}: give "
+            "strength, too, or heads as a mapping such as {'L4.H1': 0.5}"
+        )
+    return [known[head] for head in heads]
 
 
 def interval(value: Iterable[float]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from pagopt.recipe import Recipe
 
 __all__ = [
     "check_effect",
+    "check_not_cached",
     "check_not_compiled",
     "check_processor",
     "check_reached",
@@ -39,6 +40,19 @@ def check_not_compiled(transformer: Any) -> None:
                 "the transformer was compiled by torch.compile, and compiled code runs no hooks that come later: load "
                 "the pipeline again and use pagopt.compile_blocks(pipe)"
             )
+
+
+def check_not_cached(transformer: Any) -> None:
+    """Make sure that every block runs in every step.
+
+    Raises:
+        GuidanceError: If diffusers keeps outputs of an earlier step (``enable_cache``).
+    """
+    if getattr(transformer, "is_cache_enabled", False):
+        raise GuidanceError(
+            "diffusers' cache is on, which takes blocks from an earlier step instead of running them, and they know "
+            "nothing of perturbed rows: call pipe.transformer.disable_cache() first"
+        )
 
 
 def check_processor(family: Family, attention: Attention) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -37,9 +37,8 @@ __all__ = ["Guidance", "guided"]
 _under_guidance: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
-@contextmanager
-def guided(pipe: Any, recipe: Recipe | Sequence[Recipe]) -> Iterator[Guidance]:
-    """Guide every call of a pipeline inside the ``with`` block.
+class guided(ContextDecorator):
+    """Guide every call of a pipeline inside the ``with`` block; may be entered again.
 
     Args:
         pipe: A stock diffusers pipeline of a supported family (:data:`pagopt.models.FAMILIES`). Call this very
@@ -48,14 +47,31 @@ def guided(pipe: Any, recipe: Recipe | Sequence[Recipe]) -> Iterator[Guidance]:
             ``num_images_per_prompt``, in the pipeline's order). A plain recipe leaves its images as they are, bit
             for bit.
 
-    Yields:
-        Counters of what was done.
+    ``with guided(...) as guidance`` gives counters of what was done.
 
     Raises:
-        GuidanceError: If the pipeline is not supported or already guided; if a recipe names a head or a target that
-            does not exist, has an interval without a step, or would do nothing; if the number of recipes does not
-            fit the call; and on leaving, if the transformer was never called although there was something to do.
+        GuidanceError: On entering, inside or on leaving: if the pipeline is not supported or already guided; if a
+            recipe names a head or a target that does not exist, has an interval without a step, or would do nothing;
+            if the number of recipes does not fit the call; and, on leaving, if the transformer was never called
+            although there was something to do.
     """
+
+    def __init__(self, pipe: Any, recipe: Recipe | Sequence[Recipe]) -> None:
+        self._asked = pipe, recipe
+        self._open: list[AbstractContextManager[Guidance]] = []
+
+    def __enter__(self) -> Guidance:
+        block = _block(*self._asked)
+        guidance = block.__enter__()
+        self._open.append(block)
+        return guidance
+
+    def __exit__(self, *exception: Any) -> bool | None:
+        return self._open.pop().__exit__(*exception)
+
+
+@contextmanager
+def _block(pipe: Any, recipe: Recipe | Sequence[Recipe]) -> Iterator[Guidance]:
     try:
         family = family_of(pipe)
         if not hasattr(pipe, "transformer"):
@@ -101,6 +117,7 @@ class Guidance:
         self._plain = all(item.is_plain for item in self._recipes)
         if not self._plain:
             checks.check_not_compiled(transformer)
+            checks.check_not_cached(transformer)
         self._blocks = self._family.blocks(self.transformer)
         self._sites = site_hooks(self._family, self.transformer, self._recipes)
         self._needs_grid = any(site.with_queries for site in self._sites.values())
@@ -111,6 +128,9 @@ class Guidance:
         self._warned = False
         self._passing = ExitStack()  # hooks for one step alone
         self._reset()
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise GuidanceError("a pipeline under guidance cannot be copied: copy it before the `with` block, or after it")
 
     def _reset(self) -> None:
         self._passing.close()
@@ -169,6 +189,7 @@ class Guidance:
         given = self._family.batched(self._signature.bind_partial(*args, **kwargs).arguments)
         if given.get("skip_layers") is not None:  # the pipeline's own skip-layer guidance
             return None
+        self._sampling.check_caller()
         unconditional = self._sampling.is_unconditional(given["hidden_states"])
         if self._sampling.doubled is not None and not self._warned:
             self._warned = checks.warn_of_branches(self._recipes, self._sampling.doubled)

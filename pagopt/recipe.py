@@ -20,6 +20,7 @@ __all__ = ["PLAIN", "STRAIGHT", "Option", "Provenance", "Recipe", "load_recipe"]
 
 SCHEMA = 1
 STRAIGHT = "straight"
+ROUNDING = 1e-9  # of an interval's ends
 
 
 @dataclass(frozen=True, init=False)
@@ -31,7 +32,7 @@ class Recipe:
 
     Attributes:
         heads: The perturbed heads, sorted, each once. May be given as text: ``"L4.H1 L6.H0"``,
-            ``"L8-9.H1,3"``.
+            ``"L8-9.H1,3"``; or with a strength for each: ``{"L4.H1": 0.5, "L6.H0": 1.0}``.
         strength: ``u`` in [0, 1] (paper, Eq. 7): one number for all heads, or one for each of ``heads``.
         target: What the attention maps are moved towards; one of :func:`pagopt.targets.known_targets`.
         target_options: Options of the target, such as ``{"sigma": 2.0}`` for ``"blur"``; those left out take their
@@ -59,7 +60,7 @@ class Recipe:
 
     def __init__(
         self,
-        heads: str | Head | Iterable[str | Head] = (),
+        heads: str | Head | Iterable[str | Head] | Mapping[str | Head, float] = (),
         strength: float | Iterable[float] = 1.0,
         target: str = "identity",
         scale: float = 3.0,
@@ -68,6 +69,8 @@ class Recipe:
         target_options: Mapping[str, Option] | Iterable[tuple[str, Option]] = (),
         path: str = STRAIGHT,
     ) -> None:
+        if isinstance(heads, Mapping):
+            heads, strength = checked.strengths_by_head(heads, strength)
         given = expand_heads(heads)
         for head, times in Counter(given).items():
             if times > 1:
@@ -103,10 +106,12 @@ class Recipe:
             GuidanceError: If there are none although the recipe is not plain.
         """
         if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
-        start, stop = self.interval
+            raise GuidanceError(f"there must be at least 1 step, not {n}")
+        # Fractions such as 0.1 + 5 * 0.1 are not quite what they are meant to be.
+        start, stop = (bound - ROUNDING for bound in self.interval)
         active = [i for i in range(n) if start <= i / n < stop]
         if not active and not self.is_plain:
+            start, stop = self.interval
             raise GuidanceError(
                 f"the interval [{start:g}, {stop:g}) holds none of the {n} sampling steps, which lie at "
                 f"multiples of 1/{n} = {1 / n:.3g} from 0 to {(n - 1) / n:.3g}: widen it or take more steps"
@@ -114,10 +119,15 @@ class Recipe:
         return range(active[0], active[-1] + 1) if active else range(0)
 
     def replace(self, **changes: Any) -> Recipe:
-        """A copy with some attributes changed, checked like any other recipe."""
+        """A copy with some attributes changed, checked like any other recipe.
+
+        Where every head has a strength of its own and ``heads`` alone are given, each of them keeps its own.
+        """
         known = [f.name for f in dataclasses.fields(self)]
         if unknown := set(changes) - set(known):
             raise RecipeError(checked.unknown_keys(unknown, known, "recipe"))
+        if isinstance(self.strength, tuple) and "heads" in changes and "strength" not in changes:
+            changes["strength"] = checked.kept_strengths(dict(zip(self.heads, self.strength, strict=True)), changes)
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_active_steps():
     with pytest.raises(GuidanceError, match=r"\[0\.5, 0\.55\) holds none of the 3 sampling steps"):
         steps(0.5, 0.55, 3)
     assert list(Recipe(interval=(0.5, 0.55)).active_steps(3)) == []
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(GuidanceError, match="at least 1"):
         Recipe().active_steps(0)
 
 
@@ -213,3 +213,38 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(RecipeError, match="cannot be written as JSON"):
         Recipe().save(tmp_path / "recipe.json", Provenance("m", "f", evidence={"score": math.nan}))
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_strengths_by_head():
+    recipe = Recipe({"L4.H1": 0.5, "L3.H0-1": 0.2}, scale=2.0)
+    assert recipe == Recipe("L4.H1 L3.H0 L3.H1", strength=(0.5, 0.2, 0.2), scale=2.0)
+    assert Recipe({Head(4, 1): 0.5}) == Recipe("L4.H1", strength=0.5)
+    assert Recipe({}) == Recipe()
+    with pytest.raises(RecipeError, match="leave one of the two out"):
+        Recipe({"L4.H1": 0.5}, strength=0.7)
+    with pytest.raises(RecipeError, match="strength must be a number between 0 and 1"):
+        Recipe({"L4.H1": 2})
+    with pytest.raises(RecipeError, match="named 2 times"):
+        Recipe({"L4.H0-1": 0.5, "L4.H1": 0.2})
+
+
+def test_strengths_stay_with_their_heads():
+    recipe = Recipe("L4.H1 L3.H0", strength=(0.9, 0.1))
+    assert recipe.replace(heads="L4.H1 L3.H0") == recipe
+    assert recipe.replace(heads="L4.H1") == Recipe("L4.H1", strength=0.9)
+    assert recipe.replace(heads="L5.H0 L3.H0", strength=(0.3, 0.1)) == Recipe({"L5.H0": 0.3, "L3.H0": 0.1})
+    assert recipe.replace(heads={"L5.H0": 0.3}) == Recipe("L5.H0", strength=0.3)
+    with pytest.raises(RecipeError, match=r"none for L5\.H0: give strength, too"):
+        recipe.replace(heads="L3.H0 L5.H0")
+    assert Recipe("L3.H0", strength=0.4).replace(heads="L5.H0 L6.H1") == Recipe("L5.H0 L6.H1", strength=0.4)
+
+
+@pytest.mark.parametrize("n", [10, 12, 20, 28, 50])
+def test_ends_of_an_interval_that_are_not_quite_round(n):
+    """As Optuna makes them: low + k * step."""
+    for k in range(1, 10):
+        rounded, summed = k / 10, sum([0.1] * k)
+        recipe = Recipe("L0.H0", interval=(0.0, rounded))
+        assert recipe.replace(interval=(0.0, summed)).active_steps(n) == recipe.active_steps(n)
+        late = Recipe("L0.H0", interval=(rounded, 1.0))
+        assert late.replace(interval=(summed, 1.0)).active_steps(n) == late.active_steps(n)

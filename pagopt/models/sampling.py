@@ -6,8 +6,11 @@ model twice a step, and img2img runs only the tail of the schedule.
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from pagopt.errors import GuidanceError
@@ -33,6 +36,27 @@ class Sampling:
         self._latents: tuple[Tensor, Any] | None = None
         self.doubled: bool | None = None
         """Whether there is an unconditional branch, where branches are calls of their own; ``None``: not known yet."""
+
+    def check_caller(self) -> None:
+        """Make sure that the running pipeline is this one.
+
+        Another one that shares transformer and scheduler (``from_pipe``) has another guidance scale and other steps,
+        and nothing in the transformer's arguments says so. The pipeline that runs is on the stack.
+
+        Raises:
+            GuidanceError: If it is another.
+        """
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            owner = frame.f_locals.get("self") if frame.f_code.co_name == "__call__" else None
+            if isinstance(owner, DiffusionPipeline):
+                if owner is self._pipe:
+                    return
+                raise GuidanceError(
+                    f"the {type(owner).__name__} that was called is not the {type(self._pipe).__name__} that guided() "
+                    "was given, although they share a transformer: give guided() the pipeline that you call"
+                )
+            frame = frame.f_back
 
     def reset(self) -> None:
         """Let go of what belongs to a call of the pipeline."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
+from pagopt.errors import ModelError
 from pagopt.heads import HeadMap, Site
 from pagopt.models.anatomy import Attention, Family, Output, Stream
 from pagopt.models.taps import split_taps
@@ -75,6 +76,16 @@ class SD3(Family):
                     )
                 found.append(Attention(block, site, int(attention.heads), attention, tuple(streams)))
         return found
+
+    def check_processor(self, attention: Attention) -> None:
+        super().check_processor(attention)
+        module: Any = attention.module
+        if type(module.processor).__name__.startswith("Fused") and module.norm_q is not None:
+            raise ModelError(
+                "with fused projections diffusers leaves out the normalisation of queries and keys that these weights "
+                "were trained with (SD3.5 has it), so that the model draws other pictures, also without guidance: call "
+                "pipe.transformer.unfuse_qkv_projections()"
+            )
 
     def tail(self, transformer: nn.Module) -> Sequence[nn.Module]:
         return [cast("nn.Module", transformer.norm_out)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from pagopt.errors import RecipeError
@@ -48,7 +49,9 @@ class MeanQuery(Target):
         if view.mask is None:
             return queries.mean(dim=1, keepdim=True)
         seen = view.mask[:, span, None].to(queries.dtype)
-        return (seen * queries).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
+        kind = torch.promote_types(queries.dtype, torch.float32)  # a sum over thousands of tokens overflows float16
+        total = (seen * queries).sum(dim=1, keepdim=True, dtype=kind)
+        return (total / seen.sum(dim=1, keepdim=True, dtype=kind).clamp(min=1)).to(queries.dtype)
 
     def values(self, view: View, rows: slice) -> Tensor:
         """What the mean query sees, the same for every row."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from pagopt.device import widest
@@ -23,13 +24,16 @@ class Uniform(Target):
 
     def values(self, view: View, rows: slice) -> Tensor:
         """The mean of V, the same for every row."""
+        half = view.values[0].dtype
+        kind = torch.promote_types(half, torch.float32)  # a sum over thousands of tokens overflows float16
         if view.mask is None:
-            total = sum(part.sum(dim=1, keepdim=True) for part in view.values)
+            total = sum(part.sum(dim=1, keepdim=True, dtype=kind) for part in view.values)
             assert isinstance(total, Tensor)
-            return (total / view.tokens).expand(-1, rows.stop - rows.start, -1)
-        seen = view.mask[..., None].to(view.v.dtype)
-        mean = (seen * view.v).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True)
-        return mean.expand(-1, rows.stop - rows.start, -1)
+            mean = total / view.tokens
+        else:
+            seen = view.mask[..., None].to(half)
+            mean = (seen * view.v).sum(dim=1, keepdim=True, dtype=kind) / seen.sum(dim=1, keepdim=True, dtype=kind)
+        return mean.to(half).expand(-1, rows.stop - rows.start, -1)
 
     def map(self, view: View, rows: slice) -> Tensor:
         """1 / S in every place that may be looked at."""

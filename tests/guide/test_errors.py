@@ -139,9 +139,63 @@ def test_a_perturbation_without_any_effect(pipe):
     refused(own, tiny, "bfloat16", "larger strength", latents=noise(2).bfloat16())
 
 
+def test_a_sibling_that_shares_everything_called_inside(pipe):
+    """Its guidance scale and steps are others, and nothing else would tell."""
+    sibling = diffusers.StableDiffusion3Pipeline(**pipe.components)
+    run(pipe, ["a"], g=7.0)
+    refusal = pytest.raises(GuidanceError, match="is not the StableDiffusion3Pipeline that guided")
+    with refusal, guided(pipe, RECIPE):
+        run(sibling, ["a"], g=2.0)
+    with guided(pipe, RECIPE):
+        run(pipe, ["a"])
+        with refusal:
+            run(sibling, ["a"], g=2.0)
+    with guided(sibling, RECIPE):
+        run(sibling, ["a"], g=2.0)
+
+
+def test_a_copy_made_inside(pipe):
+    """It would be guided for ever."""
+    with guided(pipe, RECIPE):
+        for part in (pipe, pipe.transformer, pipe.transformer.transformer_blocks[1]):
+            with pytest.raises(GuidanceError, match="cannot be copied: copy it before"):
+                copy.deepcopy(part)
+        want = run(pipe, ["a"])
+    own = copy.deepcopy(pipe)
+    with guided(own, RECIPE):
+        assert torch.equal(run(own, ["a"]), want)
+
+
+def test_entered_again(pipe):
+    block = guided(pipe, RECIPE)
+    found = []
+    for _ in range(2):
+        with block as guidance:
+            found.append(run(pipe, ["a"]))
+        assert guidance.calls == 3
+    assert torch.equal(*found)
+
+    @guided(pipe, RECIPE)
+    def draw():
+        return run(pipe, ["a"])
+
+    assert torch.equal(draw(), found[0])
+    assert torch.equal(draw(), found[0])
+    with pytest.raises(GuidanceError, match="under guidance already"), block, block:
+        pass
+    assert torch.equal(draw(), found[0])
+
+
+@pytest.mark.parametrize("variant", ["qk_norm", "dual"])
+def test_fused_projections_that_lose_the_normalisation(pipelines, variant):
+    own = copy.deepcopy(pipelines[variant])
+    own.transformer.fuse_qkv_projections()
+    refused(own, RECIPE, "leaves out the normalisation", "unfuse_qkv_projections()")
+
+
 def test_another_pipeline_called_inside(pipe):
     never_ran = diffusers.StableDiffusion3Img2ImgPipeline(**pipe.components)
-    with pytest.raises(GuidanceError, match="not by the pipeline that is guided"), guided(never_ran, RECIPE):
+    with pytest.raises(GuidanceError, match="is not the StableDiffusion3Img2ImgPipeline"), guided(never_ran, RECIPE):
         run(pipe, ["a"])
 
 

@@ -254,3 +254,17 @@ def test_names_and_options():
     ):
         with pytest.raises(RecipeError, match=f"{next(iter(options))}|averages"):
             make_target(name, options)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("name", ["uniform", "mean_query"])
+def test_means_over_many_tokens_stay_finite_in_half_precision(name, masked):
+    """A sum over the 4,429 tokens of SD3 at 1024 pixels is beyond what float16 holds."""
+    tokens, large = 4429, torch.full((1, 4429, 4), 20.0, dtype=torch.float16)
+    mask = torch.ones(1, tokens, dtype=torch.bool) if masked else None
+    view = View(
+        [large[:, :4096], large[:, 4096:]], slice(0, 4096), slice(4096, tokens), (64, 64), lambda: (large, large), mask
+    )
+    found = make_target(name).values(view, slice(0, 1))
+    assert found.dtype == torch.float16
+    assert torch.allclose(found, large[:, :1], rtol=1e-2)
