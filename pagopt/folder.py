@@ -39,6 +39,8 @@ class Folder:
     def claim(self) -> None:
         """Write the configuration, so that the folder belongs to this study from now on."""
         try:
+            if self._more:  # what the smaller budget found is not this run's end, should it be stopped
+                (self.path / "results.json").unlink(missing_ok=True)
             write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
         except OSError as error:
             raise StudyError(

@@ -58,7 +58,7 @@ ORDER = [
 ALLOWED = {
     "lightning": {"evaluate", "cli"},
     "optuna": {"tuning"},
-    "diffusers": {"models", "guide", "guider", "flux_blocks", "render"},
+    "diffusers": {"models", "guider", "flux_blocks", "render"},
 }
 
 

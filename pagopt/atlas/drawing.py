@@ -34,7 +34,7 @@ class _Table:
     """
 
     def __init__(self, found: Findings, width: int, height: int, gap: int) -> None:
-        self.places, self.heads, self.layers = found.places(), found.heads, found.layers(MOVED)
+        self.places, self.heads, self.layers = found.places(), found.heads, found.layer_places
         self.cell, self.gap = (width, height), gap
         long = max(len(_row_name(place)) for place in self.places)
         self.label = 16 + 14 * long
@@ -53,13 +53,11 @@ class _Table:
     def cells(self, measure_of: Mapping[str, object]) -> dict[str, tuple[int, int]]:
         """The corners of all that has a name in ``measure_of``: heads and layers."""
         rows = {place: row for row, place in enumerate(self.places)}
-        corners = {}
+        corners = {name: self.at(rows[place], None) for place, name in self.layers.items()}
         for name in measure_of:
             if "." in name:
                 head = Head.parse(name)
                 corners[name] = self.at(rows[head.site, head.block], head.head)
-            elif (MAIN_SITE, int(name[1:])) in rows:
-                corners[name] = self.at(rows[MAIN_SITE, int(name[1:])], None)
         return corners
 
     def write_labels(self, draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
@@ -96,7 +94,7 @@ def draw_pictures(found: Findings, pictures: Mapping[str, Image.Image]) -> Image
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     for task, (x, y) in zip(shown, corners, strict=True):
-        draw.text((x, y), found.tasks[task][0], fill=INK, font=_font(30), anchor="lt")
+        draw.text((x, y), _cut(found.tasks[task][0], one[0]), fill=INK, font=_font(30), anchor="lt")
         y += TITLE
         _paste(image, pictures[found.plain[task]], x, y + HEADER, plain)
         draw.text((x + plain[0] / 2, y + HEADER + plain[1] + 12), "no perturbation", FAINT, _font(22), anchor="mt")
@@ -155,6 +153,16 @@ def _fitted(picture: Image.Image, side: int) -> tuple[int, int]:
     """The size of a picture whose longer side is ``side``."""
     width, height = (max(1, round(length * side / max(picture.size))) for length in picture.size)
     return width, height
+
+
+def _cut(text: str, width: int) -> str:
+    """As much of a title as fits."""
+    font = _font(30)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text} ...") > width:
+        text = text.rpartition(" ")[0] or text[:-1]
+    return f"{text} ..."
 
 
 def _row_name(place: tuple[str, int]) -> str:

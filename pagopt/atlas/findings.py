@@ -96,6 +96,7 @@ class Findings:
         means: Of the plain pictures, by measure.
         effects: By measure and by head ("L4.H2") or layer ("L4"). The first measure is how far the pictures moved,
             which is not tested: it cannot be below 0.
+        perturbed: What each head or layer stands for, as a recipe takes it: "L4.H2", "L4.H0-23 L4.attn2.H0-23".
         images: Store keys of the pictures, one for each task, by head or layer.
         plain: Those of the pictures without perturbation.
         images_generated: How many were drawn now.
@@ -114,6 +115,7 @@ class Findings:
     rewards: list[dict[str, Any]]
     means: dict[str, float]
     effects: dict[str, dict[str, Effect]]
+    perturbed: dict[str, str]
     images: dict[str, list[str]] = field(repr=False)
     plain: list[str] = field(repr=False)
     images_generated: int = 0
@@ -139,6 +141,12 @@ class Findings:
         """The rows of a table of its heads: site and block, main sites first."""
         found = {(head.site, head.block) for head in self.single(MOVED)}
         return sorted(found, key=lambda place: (place[0] != MAIN_SITE, *place))
+
+    @cached_property
+    def layer_places(self) -> dict[Place, str]:
+        """Where the whole layers stand, each once: beside the first row of their block."""
+        rows = {block: place for place in reversed(self.places()) for block in [place[1]]}
+        return {rows[block]: f"L{block}" for block in self.layers(MOVED) if block in rows}
 
     def shown(self, count: int) -> list[int]:
         """The tasks to show: the first seed of each of the first prompts, never chosen ones."""

@@ -89,7 +89,7 @@ def write_page(found: Findings, pictures: Mapping[str, Image.Image], path: Path)
         "notice": {"kind": ""},
         "most": most,
         "plates": [_plate(found, task, pictures, uris) for task in shown_tasks(found)],
-        "words": json.dumps({n: (_words(found, n), _written(found, n)) for n in found.images}).replace("<", "\\u003c"),
+        "words": json.dumps({n: (_words(found, n), found.perturbed[n]) for n in found.images}).replace("<", "\\u003c"),
         "maps": [_map(found, measure) for measure in found.effects],
         "arguments": _arguments(found),
         "level": f"{LEVEL:g}",
@@ -122,7 +122,7 @@ def _plate(found: Findings, task: int, pictures: Mapping[str, Image.Image], uris
     rows = []
     for site, block in found.places():
         names = [str(Head(block, number, site)) for number in range(found.heads)]
-        names += [f"L{block}" if site == MAIN_SITE else ""] if found.layers(MOVED) else []
+        names += [found.layer_places.get((site, block), "")] if found.layers(MOVED) else []
         shots = [(name, uris[found.images[name][task]] if name in found.images else "") for name in names]
         rows.append({"label": f"L{block}" if site == MAIN_SITE else f"L{block} {site}", "shots": shots})
     key = found.plain[task]
@@ -146,14 +146,6 @@ def _words(found: Findings, name: str) -> str:
     return ", ".join(parts)
 
 
-def _written(found: Findings, name: str) -> str:
-    """The heads of a name as a recipe takes them: of a layer those of all its sites that were drawn."""
-    if "." in name:
-        return name
-    sites = ["" if site == MAIN_SITE else f"{site}." for site, block in found.places() if f"L{block}" == name]
-    return " ".join(f"{name}.{site}H0-{found.heads - 1}" for site in sites)
-
-
 def _map(found: Findings, measure: str) -> dict[str, Any]:
     """A measure, head by head."""
     limit, layers = found.limits[measure], found.layers(measure)
@@ -163,10 +155,8 @@ def _map(found: Findings, measure: str) -> dict[str, Any]:
         return Cell(f"{name}: {change(found, measure, name)}{p}", step_class(one.mean, limit), one.certain, link=name)
 
     def beside(place: Place, left: float, y: float, size: float) -> Markup | None:
-        site, block = place
-        if site != MAIN_SITE or block not in layers:
-            return None
-        return draw_cell(cell(f"L{block}", layers[block]), left, y, size)
+        name = found.layer_places.get(place)
+        return None if name is None else draw_cell(cell(name, layers[place[1]]), left, y, size)
 
     cells = {head: cell(str(head), one) for head, one in found.single(measure).items()}
     title = "all" if layers else ""

@@ -28,6 +28,7 @@ from pagopt.models import Weights, family_of, load_pipeline
 from pagopt.recipe import Recipe
 from pagopt.render import Renderer
 from pagopt.reward import Objective
+from pagopt.search.candidates import expression
 from pagopt.store import Store
 
 __all__ = ["FILES", "run_atlas"]
@@ -102,6 +103,7 @@ def run_atlas(
                 rewards=[spec.to_dict() for spec in atlas.specs],
                 means=means,
                 effects=effects,
+                perturbed={name: expression(some) for name, some in entries.items()},
                 images=dict(zip(entries, keys[1:], strict=True)),
                 plain=keys[0],
                 images_generated=evaluate.images_generated,

@@ -33,7 +33,7 @@ The folder (runs/atlas-MODEL, or --out) gets atlas.html, heads.png, effects.png,
 all images. Stop it at any time: the same command again goes on where it stopped.
 
 examples:
-  pagopt atlas                                            the embedded model, two examples; a minute on a CPU
+  pagopt atlas                                            the embedded model, two examples; half a minute on a CPU
   pagopt atlas emoji --prompts many.txt --reward style --reward clip
   pagopt atlas sd3-medium --prompt "a lighthouse at dusk" --heads "L8-15.H*" --trainer.precision bf16-true
   pagopt atlas emoji --prompt "flat, rocket" --target blur --target_options.sigma 2

@@ -52,6 +52,7 @@ def made_up() -> Findings:
         rewards=[],
         means={MOVED: 0.0, "light": 0.5},
         effects={MOVED: {name: Effect(0.01 * (at + 1), 0.001) for at, name in enumerate(names)}, "light": light},
+        perturbed={**{name: name for name in names}, "L0": "L0.H0-2", "L1": "L1.H0-2 L1.attn2.H0"},
         images={name: [f"{name} {task}" for task in range(4)] for name in names},
         plain=[f"plain {task}" for task in range(4)],
     )

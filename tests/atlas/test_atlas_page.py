@@ -71,7 +71,7 @@ def test_it_says_how_to_use_a_head(page: tuple[Elements, str]):
     call = re.search(r"Recipe\(.*\)(?=\):)", line)
     assert call is not None
     made = eval(call[0], {"Recipe": Recipe})
-    assert '"L1.H0-2 L1.attn2.H0-2"' in text, "a layer's heads, for the script"
+    assert '"L1.H0-2 L1.attn2.H0"' in text, "a layer's heads, for the script"
     assert made == Recipe("L1.attn2.H0", target="blur", target_options={"sigma": 2.0}, scale=2.0)
 
 
@@ -135,6 +135,7 @@ def test_large_models_fit(blocks: int, prompts: int, made_up: Findings, tmp_path
         tasks=[("a", 0), ("b", 1), ("c", 2)],
         effects={label: dict.fromkeys(names, Effect(0.1, 0.01, 1.0)) for label in (MOVED, *"abcdefg")},
         means=dict.fromkeys((MOVED, *"abcdefg"), 0.0),
+        perturbed={name: name for name in names},
         images={name: [f"{name} {task}" for task in range(3)] for name in names},
         plain=["plain 0", "plain 1", "plain 2"],
     )
@@ -144,3 +145,29 @@ def test_large_models_fit(blocks: int, prompts: int, made_up: Findings, tmp_path
     assert draw_effects(found).width <= 2400
     write_page(found, small, tmp_path / "atlas.html")
     assert (tmp_path / "atlas.html").read_text(encoding="utf-8").count('class="plate"') == prompts
+
+
+def test_layers_of_another_site_alone_stand_beside_it(made_up: Findings, tmp_path: Path):
+    names = ["L1.attn2.H0", "L1"]
+    found = replace(
+        made_up,
+        effects={label: {name: row[name] for name in names} for label, row in made_up.effects.items()},
+        images={name: made_up.images[name] for name in names},
+    )
+    small = small_pictures(found, picture)
+    write_page(found, small, tmp_path / "atlas.html")
+    page = Elements((tmp_path / "atlas.html").read_text(encoding="utf-8"))
+    assert [button["data-head"] for button in page.all("button")] == names * 2
+    image = draw_pictures(found, small)
+    pixels = {image.getpixel((x, y)) for x in range(0, image.width, 4) for y in range(0, image.height, 4)}
+    assert picture("L1 0").getpixel((0, 0)) in pixels
+
+
+def test_long_prompts_do_not_cover_their_neighbours(made_up: Findings):
+    long = replace(made_up, tasks=[("many words of a prompt " * 8, 0), ("b", 1)] * 2)
+    small = small_pictures(long, picture)
+    image = draw_pictures(long, small)
+    assert image.size == draw_pictures(replace(long, tasks=[("a", 0), ("b", 1)] * 2), small).size
+    second = draw_pictures(replace(long, tasks=[("a", 0), ("b", 1)] * 2), small)
+    box = (image.width // 2, 0, image.width, 70)
+    assert image.crop(box).tobytes() == second.crop(box).tobytes()

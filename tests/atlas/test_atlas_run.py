@@ -34,6 +34,7 @@ def test_every_head_and_layer_is_drawn(drawn: tuple[Findings, Path], tiny_atlas:
     seeds = {"flat, red apple": (0, 100_000), "flat, house": (1, 100_001), "ink, sun": (2, 100_002)}
     assert found.tasks == [(prompt, seed) for prompt, some in seeds.items() for seed in some]
     assert found.tasks == tiny_atlas.tasks()
+    assert found.perturbed == {**{name: name for name in NAMES[:6]}, **{f"L{n}": f"L{n}.H0-1" for n in range(3)}}
     assert found.images_generated == 10 * 6
     assert list(found.effects) == [MOVED, *SINGLE, "colorfulness"]
     assert {path.name for path in out.iterdir()} == {

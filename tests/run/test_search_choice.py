@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pagopt.errors import StudyError, UnknownName
-from pagopt.experiment import run_study
+from pagopt.experiment import configuration, run_study
+from pagopt.folder import Folder
 from pagopt.recipe import Recipe
 from pagopt.results import load_results
 from pagopt.reward import RewardSpec
@@ -71,6 +72,16 @@ def test_more_budget_goes_on_in_the_same_folder(study: Study, tmp_path: Path) ->
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in out.rglob("*.webp")}.items()
     with pytest.raises(StudyError, match="holds the run of another study"):
         run_study(replace(study, scale=1.25), "tiny", out, trainer=TRAINER)
+
+
+def test_more_budget_is_not_finished_by_what_the_smaller_one_found(study: Study, tmp_path: Path) -> None:
+    """Stopped before its end, the larger run has to go on."""
+    out, more = tmp_path / "run", replace(study, budget="500-images")
+    short = run_study(replace(study, budget="40-images"), "tiny", out, trainer=TRAINER)
+    Folder(out, configuration(more, "tiny", TRAINER)).claim()  # and killed
+    assert not (out / "results.json").exists()
+    again = run_study(more, "tiny", out, trainer=TRAINER)
+    assert len(again.rounds) > len(short.rounds)
 
 
 def test_a_budget_of_time_ends_in_time(study: Study, tmp_path: Path) -> None:
