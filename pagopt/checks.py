@@ -88,7 +88,9 @@ def check_reached(fork: Fork, sample: Tensor, reached: Callable[[SiteKey], bool]
         )
 
 
-def check_effect(fork: Fork, images: Sequence[int], plain: Tensor, perturbed: Tensor) -> None:
+def check_effect(
+    fork: Fork, images: Sequence[int], plain: Tensor, perturbed: Tensor, idle: Callable[[Recipe], object] | None = None
+) -> None:
     """Make sure that the perturbed predictions differ from the plain ones.
 
     Args:
@@ -96,17 +98,20 @@ def check_effect(fork: Fork, images: Sequence[int], plain: Tensor, perturbed: Te
         images: Number of the image that each copy is for.
         plain: Predictions, (copies, ...).
         perturbed: The same with perturbed heads.
+        idle: Called with each recipe whose predictions are the same; without it that is an error.
 
     Raises:
         GuidanceError: If one is the same, bit for bit.
     """
     same = (plain == perturbed).flatten(1).all(dim=1).tolist()
     for image, recipe, unchanged in zip(images, fork.recipes, same, strict=True):
-        if unchanged:
+        if unchanged and idle is not None:
+            idle(recipe)
+        elif unchanged:
+            advice = "other heads" if min(recipe.strengths) == 1 else "a larger strength or other heads"
             raise GuidanceError(
                 f"perturbing {' '.join(map(str, recipe.heads))} with strength {recipe.strength} changes nothing in the "
-                f"prediction for image {image} (in {str(plain.dtype).removeprefix('torch.')}): take a larger strength "
-                "or other heads"
+                f"prediction for image {image} (in {str(plain.dtype).removeprefix('torch.')}): take {advice}"
             )
 
 

@@ -23,7 +23,7 @@ from diffusers.guiders import ClassifierFreeGuidance
 from torch import Tensor, nn
 
 from pagopt.errors import GuidanceError, ModelError, RecipeError, UnknownName
-from pagopt.guide import Guidance, _under_guidance
+from pagopt.guidance import Guidance, under_guidance
 from pagopt.models import family_of
 from pagopt.models.sampling import Sampling
 from pagopt.recipe import Recipe
@@ -154,7 +154,7 @@ class _BatchGuidance(Guidance):
 
     def arm(self) -> None:
         """Guide the next call of the transformer."""
-        if self.transformer in _under_guidance:
+        if self.transformer in under_guidance:
             raise GuidanceError("this transformer is under guided() already: leave that `with` block first")
         self._awaits_call = True
         self.install(self._hooks)

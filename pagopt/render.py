@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -195,12 +195,14 @@ class Renderer:
 
     @torch.inference_mode(False)  # in Lightning's loops it is on, and quantised weights cannot be moved in it
     @torch.no_grad()
-    def render(self, jobs: Sequence[Job]) -> list[Image.Image]:
+    def render(self, jobs: Sequence[Job], idle: Callable[[Recipe], object] | None = None) -> list[Image.Image]:
         """Draw one image a job, in the order of the jobs.
 
         Args:
             jobs: Recipes may differ from row to row; rows of equal CFG scale run as one batch, or in halves where a
                 GPU's memory is too small for it.
+            idle: Called with every recipe that does nothing here, whose pictures are then those of the model alone; by
+                default that is an error.
 
         Returns:
             RGB images of ``height`` x ``width`` pixels.
@@ -214,7 +216,7 @@ class Renderer:
         for cfg in scales:
             rows = [i for i, job in enumerate(jobs) if (job.recipe.cfg or 1.0) == cfg]
             try:
-                drawn = self._room(partial(self._render_rows, cfg=cfg), [jobs[i] for i in rows])
+                drawn = self._room(partial(self._render_rows, cfg=cfg, idle=idle), [jobs[i] for i in rows])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -225,7 +227,9 @@ class Renderer:
             images.update(zip(rows, drawn, strict=True))
         return [images[i] for i in range(len(jobs))]
 
-    def _render_rows(self, jobs: Sequence[Job], cfg: float) -> list[Image.Image]:
+    def _render_rows(
+        self, jobs: Sequence[Job], cfg: float, idle: Callable[[Recipe], object] | None
+    ) -> list[Image.Image]:
         prompts = [job.task.prompt for job in jobs]
         self._prompts.encode({*prompts, ""} if cfg > 1 else prompts)
         arguments: dict[str, Any] = self._family.join([self._prompts[prompt] for prompt in prompts])
@@ -234,7 +238,8 @@ class Renderer:
             arguments |= {f"negative_{name}": rows for name, rows in nothing.items()}
         if self.distilled_guidance is not None:
             arguments["guidance_scale"] = self.distilled_guidance
-        with guided(self.pipe, [job.recipe for job in jobs]):
+        with guided(self.pipe, [job.recipe for job in jobs]) as guidance:
+            guidance.idle = idle
             pixels: torch.Tensor = self.pipe(
                 **arguments,
                 **self._family.cfg_arguments(self.pipe, cfg),

@@ -28,6 +28,7 @@ ORDER = [
     "duplicates",
     "compiled",
     "checks",
+    "guidance",
     "guide",
     "guider",
     "flux_blocks",

@@ -11,7 +11,7 @@ __all__ = ["block_evaluations", "pictures_for"]
 
 
 def block_evaluations(recipe: Recipe, blocks: int, steps: int) -> int:
-    """Blocks evaluated for one picture, as :class:`pagopt.guide.Guidance` counts them.
+    """Blocks evaluated for one picture, as :class:`pagopt.guidance.Guidance` counts them.
 
     ``L`` a step; twice that with classifier-free guidance, which runs a second row; and ``L - l`` more in a guided
     step, since the perturbed copy begins at the first perturbed block ``l``.

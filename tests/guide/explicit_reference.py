@@ -1,6 +1,6 @@
 """Guidance once more, slow and obvious: explicit attention maps, full second passes, a hand-written sampling loop.
 
-Nothing here uses pagopt.guide, pagopt.fork, pagopt.sites, pagopt.perturb or pagopt.targets.
+Nothing here uses pagopt.guide, pagopt.guidance, pagopt.fork, pagopt.sites, pagopt.perturb or pagopt.targets.
 """
 
 from __future__ import annotations
