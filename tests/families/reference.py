@@ -1,7 +1,7 @@
 """Guidance once more, slow and obvious: every map is built and moved, see ``explicit.py``, in full second passes.
 
-Nothing here uses pagopt.guide, pagopt.guidance, pagopt.fork, pagopt.sites, pagopt.perturb or pagopt.targets. Of a recipe only the
-attributes are read.
+Nothing here uses pagopt.guide, pagopt.guidance, pagopt.fork, pagopt.sites, pagopt.perturb or pagopt.targets. Of a
+recipe only the attributes are read.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import diffusers
 import pytest
 import torch
 from diffusers import ChromaPipeline, QwenImage21Transformer2DModel, QwenImageEditPipeline, QwenImagePipeline
@@ -120,6 +121,17 @@ def test_processors_with_a_cache(transformers, head):
         block.attn.set_processor(Flux2KVParallelSelfAttnProcessor())
     with pytest.raises(GuidanceError, match="computed by Flux2KV"):
         call_guided("flux2", transformer, Recipe(head))
+
+
+@pytest.mark.parametrize("variant", ["flux", "flux2", "qwen"])
+def test_caches_of_diffusers(transformers, variant):
+    """They take blocks from an earlier step, with rows that are not there in this one."""
+    model = copy.deepcopy(transformers[variant])
+    model.enable_cache(diffusers.FirstBlockCacheConfig(threshold=0.3))
+    with pytest.raises(GuidanceError, match=r"call pipe\.transformer\.disable_cache\(\)"):
+        call_guided(variant, model, Recipe("L1.H0"))
+    model.disable_cache()
+    call_guided(variant, model, Recipe("L1.H0"))
 
 
 def test_reference_images(transformers):
