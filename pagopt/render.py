@@ -8,9 +8,8 @@ image that ``pipe(prompt, generator=torch.Generator().manual_seed(seed))`` gives
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from pagopt.device import is_out_of_memory
 from pagopt.errors import ModelError, StudyError, UnknownName
 from pagopt.guide import guided
 from pagopt.models import family_of, fingerprint
+from pagopt.models.fingerprint import major_version, scheduler_name
 from pagopt.prompts import Prompts
 from pagopt.recipe import Recipe
 from pagopt.room import Room
@@ -102,7 +102,6 @@ class Renderer:
         self._fingerprint: str | None = None if offload is None else fingerprint(pipe)
         self._prompts = Prompts(self._family, pipe)
         self._room = Room("images")
-        pipe.set_progress_bar_config(disable=True)
         if self.height * self.width >= _LARGE and hasattr(getattr(pipe, "vae", None), "enable_slicing"):
             pipe.vae.enable_slicing()
         self.offload = offload
@@ -227,6 +226,16 @@ class Renderer:
             images.update(zip(rows, drawn, strict=True))
         return [images[i] for i in range(len(jobs))]
 
+    @contextmanager
+    def _without_bar(self) -> Iterator[None]:
+        """Whoever draws many images shows a bar of their own; the pipeline's stays as its user wants it."""
+        before = getattr(self.pipe, "_progress_bar_config", {})
+        self.pipe.set_progress_bar_config(**{**before, "disable": True})
+        try:
+            yield
+        finally:
+            self.pipe.set_progress_bar_config(**before)
+
     def _render_rows(
         self, jobs: Sequence[Job], cfg: float, idle: Callable[[Recipe], object] | None
     ) -> list[Image.Image]:
@@ -238,7 +247,7 @@ class Renderer:
             arguments |= {f"negative_{name}": rows for name, rows in nothing.items()}
         if self.distilled_guidance is not None:
             arguments["guidance_scale"] = self.distilled_guidance
-        with guided(self.pipe, [job.recipe for job in jobs]) as guidance:
+        with self._without_bar(), guided(self.pipe, [job.recipe for job in jobs]) as guidance:
             guidance.idle = idle
             pixels: torch.Tensor = self.pipe(
                 **arguments,
@@ -283,18 +292,3 @@ def _positive(steps: int) -> int:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def scheduler_name(scheduler: Any) -> str:
-    """Class of a scheduler, and a digest of its configuration without private keys."""
-    config = getattr(scheduler, "config", {})
-    items = config.items() if isinstance(config, Mapping) else ()
-    facts = {key: value for key, value in items if not key.startswith("_")}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{type(scheduler).__name__}@{digest[:12]}"
-
-
-def major_version(version: str) -> str:
-    """The part of a version that says whether things may break: "2" of "2.13.0", "0.42" of "0.42.1"."""
-    first, _, rest = version.partition(".")
-    return first if first != "0" else f"0.{rest.partition('.')[0]}"

@@ -15,7 +15,7 @@ from torch import nn
 from pagopt.errors import ModelError
 from pagopt.models.weights import plain_tensors
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "major_version", "scheduler_name"]
 
 _SAMPLES = 1024  # values hashed of each tensor; of one with up to four times as many, all
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a value
@@ -122,3 +122,18 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     return value
+
+
+def scheduler_name(scheduler: Any) -> str:
+    """Class of a scheduler, and a digest of its configuration without private keys."""
+    config = getattr(scheduler, "config", {})
+    items = config.items() if isinstance(config, Mapping) else ()
+    facts = {key: value for key, value in items if not key.startswith("_")}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{type(scheduler).__name__}@{digest[:12]}"
+
+
+def major_version(version: str) -> str:
+    """The part of a version that says whether things may break: "2" of "2.13.0", "0.42" of "0.42.1"."""
+    first, _, rest = version.partition(".")
+    return first if first != "0" else f"0.{rest.partition('.')[0]}"

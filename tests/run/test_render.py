@@ -78,6 +78,17 @@ def test_a_batch_gives_the_images_that_single_jobs_give(renderer: Renderer) -> N
     assert len({image.tobytes() for image in together}) == len(jobs)
 
 
+def test_the_pipelines_own_bar_stays_as_it_was(tiny_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pipe = load_pipeline(str(tiny_model))
+    pipe.set_progress_bar_config(desc="mine")
+    own = Renderer(pipe, steps=1)
+    capfd.readouterr()
+    own.render([Job(PLAIN, Task("cat", 1))])
+    assert "mine" not in capfd.readouterr().err
+    pipe("cat", num_inference_steps=1, guidance_scale=1)
+    assert "mine" in capfd.readouterr().err
+
+
 def test_the_seed_is_the_noise(renderer: Renderer) -> None:
     a, b, c = renderer.render([Job(PLAIN, Task("house", seed)) for seed in (0, 1, 0)])
     assert difference(a, b) > 0

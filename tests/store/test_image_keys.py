@@ -17,8 +17,9 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 from pagopt import render, targets
 from pagopt.evaluate import Evaluator, Generation, make_trainer
 from pagopt.models import load_pipeline
+from pagopt.models.fingerprint import major_version
 from pagopt.recipe import Recipe
-from pagopt.render import Job, Renderer, Task, major_version
+from pagopt.render import Job, Renderer, Task
 from pagopt.reward import load_reward
 from pagopt.store import Store
 from pagopt.targets import register_target
