@@ -155,7 +155,7 @@ class HeadMap:
         site = match["site"] or MAIN_SITE
         found = [h for h in self.heads if block(h.block) and number(h.head) and site in ("*", h.site)]
         if not found:
-            raise UnknownName("heads", word, [str(head) for head in self.heads], hint=self._extent())
+            raise UnknownName("heads", word, [f"L{b}.H*" for b in range(self.blocks)], hint=self._extent())
         return found
 
     def _unknown(self, head: Head) -> UnknownName:

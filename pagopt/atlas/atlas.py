@@ -8,7 +8,7 @@ from typing import Any
 
 from pagopt.errors import StudyError
 from pagopt.heads import Head, HeadMap
-from pagopt.models import Weights
+from pagopt.models import Weights, resolve_model
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms
@@ -84,6 +84,7 @@ class Atlas:
     def __post_init__(self) -> None:
         if not self.prompts:
             if self.model != "emoji":
+                resolve_model(self.model)  # a slip in the name comes first
                 raise StudyError(f"nothing to draw: give at least one prompt for {self.model}")
             object.__setattr__(self, "prompts", EXAMPLES)
         for number, prompt in enumerate(self.prompts):

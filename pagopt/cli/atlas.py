@@ -83,7 +83,10 @@ def show(found: Findings, out: Path) -> None:
     moved = found.single(MOVED)
     furthest = sorted(moved, key=lambda head: -moved[head].mean)[:6]
     many = len(found.tasks)
-    console.print(Text(f"{found.model}: {len(moved)} heads alone, {many} picture{'s' * (many > 1)} of each", "bold"))
+    console.print(
+        Text(f"{found.model}: {len(moved)} heads alone, {many} picture{'s' * (many > 1)} of each", "bold"),
+        soft_wrap=True,
+    )
     names = ", ".join(f"{head} {moved[head].mean:.3f}" for head in furthest)
     console.print(Text(f"the pictures move furthest (0 to 1) with {names}"), soft_wrap=True)
     console.print()
@@ -94,7 +97,9 @@ def show(found: Findings, out: Path) -> None:
         table.add_column(column, justify="right")
     certain = found.certain()
     for measure, low, high in extremes(found):
-        cells = [f"{head} {change(found, measure, str(head))}" for head in (low, high)]
+        row = found.single(measure)
+        does = [(low, row[low].mean < 0), (high, row[high].mean > 0)]
+        cells = [f"{head} {change(found, measure, str(head))}" if moves else "none" for head, moves in does]
         cells += [str(len(certain[measure]))] if found.tested else []
         table.add_row(measure, f"{found.means[measure]:.3g}", *cells)
     console.print(table)

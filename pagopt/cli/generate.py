@@ -59,6 +59,11 @@ def main(words: list[str]) -> None:
         raise StudyError("the prompt is empty")
     if options.out.suffix.lower() != ".png":
         raise StudyError(f"--out must be a PNG file, not {options.out}")
+    if options.recipe is None:
+        lost = [name for name in ("strength", "scale") if getattr(options, name) is not None]
+        if options.compare or lost:
+            asked = " and ".join(f"--{name}" for name in [*lost, *(["compare"] if options.compare else [])])
+            raise StudyError(f"{asked} need a recipe that they can turn or compare: give --recipe FILE")
     recipe, provenance = load_recipe(options.recipe) if options.recipe else (Recipe(), None)
     given = {name: getattr(options, name) for name in ("strength", "scale", "cfg")}
     recipe = recipe.replace(**{name: value for name, value in given.items() if value is not None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def main(words: list[str]) -> None:
     console = Console()
     console.print(f"wrote {where}\n", highlight=False)
     for what, command in (("cost", "plan"), ("run", options.kind)):
-        console.print(f"{what:8}pagopt {command} {where}", highlight=False, soft_wrap=True)
+        console.print(f"{what:8}pagopt {command} {shlex.quote(str(where))}", highlight=False, soft_wrap=True)
 
 
 def template(path: Path, kind: str = "search", model: str = "emoji", reward: str = "style") -> str:

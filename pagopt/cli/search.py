@@ -15,11 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.columns import compared, estimates
+from pagopt.cli.files import as_config, explained
 from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.cli.trainer import add_trainer, trainer_options
+from pagopt.errors import UnknownName
 from pagopt.experiment import run_study
 from pagopt.report.guards import notice, read_guards
-from pagopt.report.reading import objective_name, value_name
+from pagopt.report.reading import objective_name, read_rows, value_name
+from pagopt.report.story import tell, unseen
 from pagopt.results import Estimate, Results
 from pagopt.study import Study, available_studies, find_study
 from pagopt.summary import held_out_means, missed, passing, thresholds
@@ -95,8 +98,11 @@ def parse(words: list[str], command: ArgumentParser, find: Callable[[str], Path]
         # Also serves --help, which needs no study.
         command.parse_args(words or ["--help"])
         raise SystemExit(2)
-    file = find(name)
-    options = command.parse_args(["--config", str(file), *words[1:]])
+    try:
+        file = find(name)
+    except UnknownName as error:
+        raise explained(error, name, command.prog.rpartition(" ")[2]) from error
+    options = command.parse_args(["--config", as_config(file, command), *words[1:]])
     return file.stem, options, command.instantiate(options)
 
 
@@ -143,9 +149,8 @@ def show(results: Results, out: Path, drawn: str) -> None:
         rounds.add_row(str(done.number), " ".join(done.chosen), *cells)
     console.print(rounds)
     console.print()
-    count = len(results.held_out_tasks)
     table = Table(
-        title=f"on {count} prompts and seeds that the search never saw"
+        title=f"on {unseen(results.search_tasks, results.held_out_tasks, 'the search')}"
         if results.held_out_tasks != results.search_tasks
         else "on the search's own tasks (the study has no held-out prompts): optimistic",
         title_justify="left",
@@ -172,6 +177,8 @@ def show(results: Results, out: Path, drawn: str) -> None:
         table.add_row(method.name, *cells, *standing, style="bold" if method is found else None)
     console.print(table)
     console.print("p: paired t-test, one-sided: the found recipe is better than this method", style="dim")
+    story = tell(results, read_rows(results))
+    console.print(Text(story.headline, "bold" if story.verdict == "gain" else "bold yellow"), soft_wrap=True)
     if results.combine != "sum":
         name, value = (of(results.objective, results.combine) for of in (objective_name, value_name))
         console.print(Text(f"objective: {name}"), style="dim", soft_wrap=True)

@@ -18,6 +18,8 @@ from pagopt.cli.columns import compared, estimates
 from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.cli.search import parse
 from pagopt.cli.trainer import add_trainer, trainer_options
+from pagopt.recipe import Recipe
+from pagopt.report.story import ALPHA, unseen
 from pagopt.results import Estimate
 from pagopt.study import Study
 from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning, tune
@@ -129,8 +131,8 @@ def show(tuned: Tuned, out: Path, drawn: str) -> None:
         console.print(Text(f"not tried: {name}: {why}", "dim"), soft_wrap=True)
     console.print()
     held_out = tuned.held_out_tasks != tuned.search_tasks
-    count = len(tuned.held_out_tasks)
-    title = f"on {count} prompts and seeds that no trial saw" if held_out else "on the trials' own tasks: optimistic"
+    new = unseen(tuned.search_tasks, tuned.held_out_tasks, "the trials")
+    title = f"on {new}" if held_out else "on the trials' own tasks: optimistic"
     console.print(Text(title, "bold"))
     console.print(_comparison(tuned))
     if len(tuned.goals) == 1:
@@ -187,8 +189,10 @@ def _notices(tuned: Tuned) -> list[str]:
     if failed:
         words.append(f"{len(failed)} trials failed, the last one: {failed[-1].cause}")
     tests = tuned.tests["tuned"] if len(tuned.goals) == 1 else []
+    if tests and Recipe.from_dict(tuned.methods[-1].method.recipe).is_plain:
+        return [*words, "nothing that was tried does better than no guidance, and that is what the recipe is"]
     for test in tests:
-        if test.against != "no guidance" and test.p_value > 0.05:
+        if test.p_value > ALPHA:
             words.append(f"on these tasks the tuned recipe is not shown to be better than {test.against}")
     return words
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from pagopt.looks import MEASURES
 from pagopt.report.reading import paired, read_rows
+from pagopt.report.story import ALPHA
 from pagopt.results import Estimate, Results
 
 __all__ = ["COPIES", "JUMP", "TOGETHER", "Guard", "Notice", "describe", "notice", "read_guards"]
@@ -136,7 +137,8 @@ def notice(results: Results, guards: Sequence[Guard], noun: str = "found recipe"
     side, asked = [g for g in jumped if not g.asked], [g for g in jumped if g.asked]
     sentences = []
     if side:
-        gain = next((test.difference > 0 for test in results.tests if test.against == results.methods[0].name), False)
+        base = results.methods[0].name
+        gain = any(t.difference > 0 and t.p_value < ALPHA for t in results.tests if t.against == base)
         start = "The gain comes with a change of look" if gain else "The look changed"
         sentences.append(f"{start}, from no guidance to the {noun}: {_listed([_words(g) for g in side])}.")
     for guard in asked:

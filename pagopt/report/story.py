@@ -9,7 +9,7 @@ from pagopt.report.reading import Row, decimals, measured, number, p_text, paire
 from pagopt.results import PairedTest, Results
 from pagopt.summary import thresholds
 
-__all__ = ["ALPHA", "SEARCH", "Story", "Words", "tell"]
+__all__ = ["ALPHA", "SEARCH", "Story", "Words", "tell", "unseen"]
 
 ALPHA = 0.05
 """Below this one-sided p-value a difference counts as shown."""
@@ -87,9 +87,8 @@ def _headline(results: Results, base: Row, found: Row, verdict: str, words: Word
     if base.test:
         places = max(places, decimals([base.test.se]))
     before, after = number(base.objective.mean, places), number(found.objective.mean, places)
-    name, count = f"the {value_name(results.objective, results.combine)} score", len(results.held_out_tasks)
-    where = f"on {count} prompts and seeds"
-    where += f" {words.maker} never saw" if not _repeated(results) else " of the comparison"
+    name = f"the {value_name(results.objective, results.combine)} score"
+    where = f"on {unseen(results.search_tasks, results.held_out_tasks, words.maker)}"
     if found.recipe.is_plain:
         return f"{_capital(words.maker)} ended with no guidance at all; {name} is {after} {where}."
     subject, step = words.subject or f"perturbing {_heads(found)}", f"from {before} to {after}"
@@ -141,6 +140,25 @@ def _other_rewards(results: Results, base: int, words: Words) -> str:
     if not parts:
         return ""
     return f"What {words.maker} did not optimise, {words.noun} minus {before.name}: {', '.join(parts)}."
+
+
+def unseen(searched: Sequence[tuple[str, int]], held_out: Sequence[tuple[str, int]], maker: str) -> str:
+    """What the comparison was made on, as new as it is: "87 prompts and seeds that the search never saw".
+
+    Args:
+        searched: Prompts and seeds that were searched with.
+        held_out: Those of the comparison.
+        maker: Who searched: "the search".
+    """
+    count, known = len(held_out), {prompt for prompt, _ in searched}
+    one = "prompt and seed" if count == 1 else "prompts and seeds"
+    if set(searched) & set(held_out):
+        return f"{count} {one} of the comparison"
+    old = sum(prompt in known for prompt, _ in held_out)
+    if old == count:
+        return f"{count} new seed{'' if count == 1 else 's'} of prompts that {maker} saw"
+    some = f"; {old} of these prompts were there with other seeds" if old else ""
+    return f"{count} {one} that {maker} never saw{some}"
 
 
 def _repeated(results: Results) -> int:

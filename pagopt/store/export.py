@@ -66,7 +66,10 @@ def readable_name(key: str, facts: Mapping[str, Any]) -> str:
     words = re.sub(r"\W+", "-", str(facts.get("prompt", ""))).strip("-")[:50] or "image"
     recipe = facts.get("recipe") or {}
     heads = recipe.get("heads") or []
-    how = ["plain"] if not heads or not recipe.get("scale") else [*heads[:3], *(["etc"] if len(heads) > 3 else [])]
+    how = [*heads[:3], *(["etc"] if len(heads) > 3 else [])] if recipe.get("scale") else []
+    if (cfg := float(recipe.get("cfg") or 1.0)) > 1:
+        how.append(f"cfg{cfg:g}")
+    how = how or ["plain"]
     return "_".join([words, f"seed{facts.get('seed', '')}", *how, key[:12]])
 
 

@@ -130,7 +130,7 @@ def test_a_gain_is_told_with_its_numbers(written: tuple[str, Page]) -> None:
     _, page = written
     assert page.h1.startswith("Perturbing 6 heads (")
     assert "raises the style:flat score from 0.2" in page.h1
-    assert "on 24 prompts and seeds the search never saw (paired test, p < 0.001)." in page.h1
+    assert "on 24 prompts and seeds that the search never saw (paired test, p < 0.001)." in page.h1
 
 
 def test_no_gain_is_told_plainly(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_answer_comes_first_and_says_what_it_costs(written: tuple[str, Page]
     tuned = make_tuned(misses=True)
     text = written[1].text
     assert "The tuned recipe raises the sharp score from" in text
-    assert f"on {len(HELD_OUT)} prompts and seeds the trials never saw (paired test, p < 0.001)." in text
+    assert f"on {len(HELD_OUT)} prompts and seeds that the trials never saw (paired test, p < 0.001)." in text
     number = tuned.best[0]
     assert (
         f"Found by trial {number} of 24; 4 stopped early: strength {tuned.trials[number].parameters['strength']:.3g}"

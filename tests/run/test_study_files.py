@@ -1,0 +1,65 @@
+"""Study files with mistakes in them: what is wrong is said in a sentence, and by the file's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pagopt.cli import main
+from pagopt.cli.search import parse, parser, requested
+from pagopt.experiment import run_study
+from pagopt.study import Study, find_study
+from pagopt.tuning import available_tunings
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prompts: [a\n", "mine.yaml is no valid YAML: "),
+        ("", "mine.yaml is empty; `pagopt init"),
+        ("- a\n", "mine.yaml holds list and no options by name"),
+        ("promts: [a]\n", "unknown option in mine.yaml: 'promts'. Did you mean 'prompts'?"),
+        ("prompts: [a]\nspace: {}\n", "mine.yaml is a tuning (it has space): `pagopt tune mine.yaml` runs it"),
+        (
+            "prompts: [a]\nreward: [{name: clip, wieght: 2}]\n",
+            "unknown key of a reward in mine.yaml: 'wieght'. Did you mean",
+        ),
+        ("prompts: [a]\nreward: clip\nwatch: {nam: clip}\n", "unknown key of a watch in mine.yaml: 'nam'"),
+    ],
+)
+def test_a_file_with_a_mistake(
+    text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(text, encoding="utf-8")
+    assert main(["search", "mine.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) < 12
+    assert not Path("runs").exists()
+
+
+def test_names_of_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("prompts: [a]\n", encoding="utf-8")
+    assert "strength" in available_tunings()
+    for name, words in {
+        "mine": "a file: pagopt search mine.yaml",
+        "strength": "strength is a tuning: `pagopt tune strength` runs it",
+        "vivd": "Did you mean 'vivid'",
+    }.items():
+        assert main(["search", name]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_what_a_run_keeps_of_itself_runs(study: Study, tmp_path: Path) -> None:
+    run_study(study, "tiny", tmp_path / "run", trainer={"accelerator": "cpu"})
+    config = tmp_path / "run" / "config.yaml"
+    assert requested(*parse([str(config)], parser(), find_study)).study == study
+    data = yaml.safe_load(config.read_text(encoding="utf-8"))
+    config.write_text(yaml.safe_dump({**data, "precision": "bf16-mixed"}), encoding="utf-8")
+    assert requested(*parse([str(config)], parser(), find_study)).trainer["precision"] == "bf16-mixed"
