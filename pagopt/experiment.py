@@ -262,7 +262,7 @@ class Run:
             held_out_tasks=[(task.prompt, task.seed) for task in tasks],
             rounds=rounds,
             methods=methods,
-            tests=[paired_test(methods[-1], other) for other in methods[:-1]],
+            tests=[paired_test(methods[-1], other, [task.prompt for task in tasks]) for other in methods[:-1]],
             images_generated=self.evaluator.images_generated + self.judge.images_generated,
             seconds=round(seconds, 1),
             baseline=Estimate.of(

@@ -39,6 +39,7 @@ ORDER = [
     "testing",
     "looks",
     "store",
+    "paired",
     "results",
     "summary",
     "distribution",

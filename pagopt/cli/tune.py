@@ -157,10 +157,10 @@ def _comparison(tuned: Tuned) -> Table:
         [*columns, *(["tuned - this", "wins", "p"] if single else ["gain over as it was"])]
     ):
         table.add_column(column, justify="right" if number else "left", overflow="fold")
-    methods = [method.method for method in tuned.methods]
+    methods, prompts = [method.method for method in tuned.methods], tuned.held_out_prompts
     names = [method.name for method in methods]
-    cells = [names, estimates([Estimate.of(method.objective) for method in methods])]
-    cells += [estimates([Estimate.of(method.rewards[label]) for method in methods]) for label in labels]
+    cells = [names, estimates([Estimate.of(method.objective, prompts) for method in methods])]
+    cells += [estimates([Estimate.of(method.rewards[label], prompts) for method in methods]) for label in labels]
     cells.append([str(method.cost) for method in tuned.methods])
     if single:
         cells += map(list, zip(*compared(names, single), strict=True))
