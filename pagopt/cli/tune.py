@@ -46,7 +46,11 @@ def parser() -> ArgumentParser:
     add("--config", action="config", help="Further YAML files; later ones win.")
     add("--out", type=Path | None, help="Folder of the run. Default: runs/tune-STUDY.")
     add("--store", type=Path | None, help="Folder of images and scores, shared with other runs. Default: OUT/store.")
-    add("--storage", type=str | None, help="Optuna's: a URL, or a journal file. Default: SQLite, OUT/tuning.db.")
+    add(
+        "--storage",
+        type=str | None,
+        help="Optuna's: a URL, or the file of a journal or of SQLite. Default: OUT/tuning.db.",
+    )
     add("--study_name", type=str | None, help="Of the Optuna study in the storage. Default: STUDY.")
     add(
         "--artifacts",
