@@ -27,6 +27,7 @@ from pagopt.study import Study
 from pagopt.tuning import Tuning
 from pagopt.tuning.plan import make_tuning_plan
 from pagopt.tuning.run import TuningRun, opened
+from pagopt.tuning.storage import DATABASE, address_of
 
 __all__ = ["STUDIES", "main", "measure"]
 
@@ -111,7 +112,7 @@ def _tuned(tuning: Tuning, folder: Path, batch: int, clock: Clock) -> tuple[tupl
         run.close()
     run = made("run")
     try:
-        tuned, seconds = _timed(lambda: run(f"sqlite:///{(folder / 'run' / 'tuning.db').resolve()}", "plan"), clock)
+        tuned, seconds = _timed(lambda: run(address_of(folder / "run" / DATABASE), "plan"), clock)
     finally:
         run.close()
     return planned, (tuned.images_generated, seconds)

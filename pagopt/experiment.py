@@ -8,9 +8,8 @@ goes on where it stopped, or returns at once when it is finished.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Renderer, Task
 from pagopt.report import guards, write_report, write_sheet
 from pagopt.results import Estimate, Method, Results, Round
-from pagopt.reward import Objective
+from pagopt.reward import Objective, Reward
 from pagopt.search import TITLES
 from pagopt.search.budget import Budget, Spending, search_within
 from pagopt.search.candidates import found_order
@@ -95,7 +94,8 @@ def configuration(study: Study, name: str, options: dict[str, Any]) -> dict[str,
 class Run:
     """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar.
 
-    ``check`` may refuse model or study before the folder is touched; by default a budget that pays for nothing is.
+    ``check``, for what is no search, may refuse model or study before the folder is touched. A search refuses too few
+    heads for its rounds there, and a budget that pays for nothing.
     """
 
     def __init__(
@@ -128,8 +128,8 @@ class Run:
         settings = (study.steps, study.height, study.width, study.distilled_guidance, study.compile, offload)
         self.renderer = Renderer(pipe, *settings)
         self.renderer.check_cfg((study.cfg, *study.cfg_scales))
-        self.images = study.images(len(self.pool), len(self.layers))
-        self.fixed = sum(self.images.values()) - self.images["search"]
+        self.images = {} if check else study.images(len(self.pool), len(self.layers))
+        self.fixed = sum(images for stage, images in self.images.items() if stage != "search")
         if check is None:
             self.budget.left(self.fixed)
         else:
@@ -139,14 +139,14 @@ class Run:
         self.progress = Progress(sum(self.images.values()), disable=quiet or not self.trainer.is_global_zero)
         self.trainer.callbacks.append(self.progress)
         self.store = Store(store or folder.path / "store")
-        self.evaluator = Evaluator(
-            self.renderer, self.objective.rewards, self.store, self.trainer, batch_size, self.progress
-        )
+        self.batch_size = batch_size
+        self.evaluator = self._evaluator(self.renderer, self.objective.rewards)
         every = dict(self.objective.rewards)
         for label, reward in watch.items():
             if reward.key() not in {known.key() for known in every.values()}:
                 every[f"{label} (watched)" if label in every else label] = reward
-        self.judge = Evaluator(self.renderer, every, self.store, self.trainer, batch_size, self.progress)
+        self.cheaper: dict[int, Evaluator] = {}
+        self.judge = self._evaluator(self.renderer, every)
         self.baseline: dict[str, NDArray[np.float64]] = {}
 
     def close(self) -> None:
@@ -194,14 +194,17 @@ class Run:
     def rank(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0) -> Ranking:
         """The recipes in the objective's order; see :class:`pagopt.search.Evaluate`."""
         chosen = self.tasks if tasks is None else [self.tasks[i] for i in tasks]
-        evaluator = self.evaluator if part == 1 else self._cheaper(max(1, round(part * self.study.steps)))
+        evaluator = self.evaluator if part == 1 else self._at_steps(max(1, round(part * self.study.steps)))
         return self.objective.rank(evaluator(recipes, chosen), self.baseline)
 
-    @cache  # noqa: B019 - a run lives as long as its command
-    def _cheaper(self, steps: int) -> Evaluator:
+    def _at_steps(self, steps: int) -> Evaluator:
         """The evaluator for images with fewer steps."""
-        renderer, size = self.renderer.at_steps(steps), self.evaluator.batch_size
-        return Evaluator(renderer, self.objective.rewards, self.store, self.trainer, size, self.progress)
+        if steps not in self.cheaper:
+            self.cheaper[steps] = self._evaluator(self.renderer.at_steps(steps), self.objective.rewards)
+        return self.cheaper[steps]
+
+    def _evaluator(self, renderer: Renderer, rewards: Mapping[str, Reward]) -> Evaluator:
+        return Evaluator(renderer, rewards, self.store, self.trainer, self.batch_size, self.progress)
 
     def _search(self, start: float) -> tuple[Recipe, list[Round]]:
         """Search within the budget."""
@@ -262,8 +265,8 @@ class Run:
             held_out_tasks=[(task.prompt, task.seed) for task in tasks],
             rounds=rounds,
             methods=methods,
-            tests=[paired_test(methods[-1], other) for other in methods[:-1]],
-            images_generated=self.evaluator.images_generated + self.judge.images_generated,
+            tests=[paired_test(methods[-1], other, [task.prompt for task in tasks]) for other in methods[:-1]],
+            images_generated=sum(one.images_generated for one in (self.evaluator, self.judge, *self.cheaper.values())),
             seconds=round(seconds, 1),
             baseline=Estimate.of(
                 self.objective.combine({k: row[None] for k, row in self.baseline.items()}, self.baseline)

@@ -7,7 +7,7 @@ a later version of pagopt all start from the same file, ``results.json``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from pagopt.combine import Limit
 from pagopt.errors import StudyError
 from pagopt.files import write_text
+from pagopt.paired import group_means
 from pagopt.recipe import Recipe
 
 __all__ = ["Estimate", "Method", "PairedTest", "Results", "Round", "load_results"]
@@ -33,9 +34,17 @@ class Estimate:
     se: float
 
     @classmethod
-    def of(cls, values: ArrayLike) -> Estimate:
-        """From one value for each task; a single task has no standard error, which counts as 0."""
+    def of(cls, values: ArrayLike, prompts: Sequence[Hashable] | None = None) -> Estimate:
+        """From one value for each task; a single task has no standard error, which counts as 0.
+
+        Args:
+            values: Shape ``(n,)``.
+            prompts: The prompt of each task, where several tasks may share one: pictures of a prompt are alike, so the
+                mean and its error are those over prompts (:mod:`pagopt.paired`).
+        """
         array = np.asarray(values, dtype=np.float64)
+        if prompts is not None and array.size > 1:
+            array = group_means(array, prompts)
         se = float(array.std(ddof=1) / np.sqrt(array.size)) if array.size > 1 else 0.0
         return cls(float(array.mean()), se)
 
@@ -111,9 +120,9 @@ class PairedTest:
 
     Attributes:
         against: Name of the other method.
-        difference: Mean of (found recipe - other).
+        difference: Mean of (found recipe - other), over prompts.
         se: Standard error of that mean.
-        p_value: One-sided p-value of the paired t-test, for "the found recipe is better".
+        p_value: One-sided p-value of the paired t-test over prompts, for "the found recipe is better".
         wins: Share of tasks on which the found recipe is better.
     """
 
@@ -156,6 +165,11 @@ class Results:
     limits: list[Limit] = field(default_factory=list)
     held_out_limits: list[Limit] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def held_out_prompts(self) -> list[str]:
+        """The prompt of every held-out task."""
+        return [prompt for prompt, _ in self.held_out_tasks]
 
     @property
     def recipe(self) -> Recipe:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from pagopt.combine import Limit
+from pagopt.paired import paired_p
 from pagopt.results import Estimate, Method, PairedTest, Results, Round
 
-__all__ = ["Verdict", "evidence", "held_out_means", "missed", "paired_test", "passing", "scores_table", "thresholds"]
+__all__ = [
+    "Verdict",
+    "evidence",
+    "held_out_means",
+    "judged",
+    "missed",
+    "paired_test",
+    "passing",
+    "scores_table",
+    "tested",
+    "thresholds",
+]
 
 
 @dataclass(frozen=True)
@@ -30,36 +41,52 @@ class Verdict:
     sentences: tuple[str, ...]
 
 
-def paired_test(found: Method, other: Method) -> PairedTest:
-    """One-sided paired t-test of "the found recipe is better than the other" over held-out tasks."""
+def paired_test(found: Method, other: Method, prompts: Sequence[str]) -> PairedTest:
+    """One-sided paired t-test of "the found recipe is better than the other" on held-out tasks.
+
+    Args:
+        found: The recipe that was found.
+        other: What it is compared with.
+        prompts: Those of the tasks, over which it is tested. A single task shows nothing: its p-value is 1.
+    """
     difference = np.array(found.objective) - np.array(other.objective)
-    gain = Estimate.of(difference)
-    p = float(stats.ttest_1samp(difference, 0.0, alternative="greater").pvalue) if gain.se > 0 else 1.0
+    gain = Estimate.of(difference, prompts)
+    p = paired_p(difference, prompts, "greater") if difference.size > 1 else 1.0
     return PairedTest(other.name, gain.mean, gain.se, p, wins=float((difference > 0).mean()))
+
+
+def judged(methods: Iterable[Method], prompts: Sequence[str]) -> dict[str, Any]:
+    """For a recipe file: the scores of methods on held-out tasks, with standard errors over their prompts."""
+
+    def summary(values: Sequence[float]) -> dict[str, float]:
+        estimate = Estimate.of(values, prompts)
+        return {"mean": round(estimate.mean, 6), "se": round(estimate.se, 6)}
+
+    return {
+        method.name: {
+            "objective": summary(method.objective),
+            **{label: summary(values) for label, values in method.rewards.items()},
+        }
+        for method in methods
+    }
+
+
+def tested(tests: Iterable[PairedTest]) -> list[dict[str, Any]]:
+    """For a recipe file: the tests in short."""
+    return [{"against": t.against, "difference": t.difference, "p_value": t.p_value} for t in tests]
 
 
 def evidence(results: Results) -> dict[str, Any]:
     """What a recipe file says about its worth: scores with standard errors, on which prompts and seeds."""
-
-    def summary(values: Sequence[float]) -> dict[str, float]:
-        estimate = Estimate.of(values)
-        return {"mean": round(estimate.mean, 6), "se": round(estimate.se, 6)}
-
     return {
         "steps": results.steps,
         **results.weights,
         **({"combine": results.combine} if results.combine != "sum" else {}),
         "search_tasks": [list(task) for task in results.search_tasks],
         "held_out_tasks": [list(task) for task in results.held_out_tasks],
-        "held_out": {
-            method.name: {
-                "objective": summary(method.objective),
-                **{label: summary(values) for label, values in method.rewards.items()},
-            }
-            for method in results.methods
-        },
+        "held_out": judged(results.methods, results.held_out_prompts),
         **({"thresholds": list(thresholds(results).sentences)} if results.limits else {}),
-        "tests": [{"against": t.against, "difference": t.difference, "p_value": t.p_value} for t in results.tests],
+        "tests": tested(results.tests),
     }
 
 

@@ -40,6 +40,7 @@ ORDER = [
     "testing",
     "looks",
     "store",
+    "paired",
     "results",
     "summary",
     "distribution",

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from pagopt.comparison.statistics import holm
 from pagopt.errors import StudyError
 from pagopt.files import write_text
 from pagopt.heads import MAIN_SITE, Head
+from pagopt.paired import holm, p_values
 from pagopt.report.headgrid import Place
 from pagopt.report.reading import decimals
 
@@ -67,8 +66,7 @@ def effects_of(scores: Mapping[str, NDArray[np.float64]], names: Sequence[str]) 
     se = p = np.full_like(mean, np.nan)
     if count > 1:
         se = differences.std(axis=-1, ddof=1) / np.sqrt(count)
-        t = np.divide(mean, se, out=np.zeros_like(mean), where=se > 0)  # without any spread nothing is shown
-        raw = 2 * stats.t.sf(np.abs(t), count - 1)
+        raw = p_values(differences)
         p = np.array(holm(raw.ravel().tolist())).reshape(raw.shape)
     return {
         measure: {

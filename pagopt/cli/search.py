@@ -157,7 +157,7 @@ def show(results: Results, out: Path, drawn: str) -> None:
         box=None,
         pad_edge=False,
     )
-    found = results.methods[-1]
+    found, prompts = results.methods[-1], results.held_out_prompts
     terms = [term["label"] for term in results.objective]
     # A reward that is the objective (alone, or the one that an order ranks by) is shown once.
     same = [label for label in terms if all(m.objective == m.rewards.get(label) for m in results.methods)][:1]
@@ -167,8 +167,9 @@ def show(results: Results, out: Path, drawn: str) -> None:
         table.add_column(label, justify="right")
     if results.held_out_limits:
         table.add_column("thresholds")
-    columns = [estimates([Estimate.of(method.objective) for method in results.methods])]
-    columns += [estimates([Estimate.of(method.rewards[label]) for method in results.methods]) for label in labels]
+    held_out = [[method.objective for method in results.methods]]
+    held_out += [[method.rewards[label] for method in results.methods] for label in labels]
+    columns = [estimates([Estimate.of(values, prompts) for values in column]) for column in held_out]
     columns += map(list, zip(*compared([method.name for method in results.methods], results.tests), strict=True))
     for number, method in enumerate(results.methods):
         words = missed(results.held_out_limits, held_out_means(method))

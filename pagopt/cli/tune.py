@@ -48,7 +48,11 @@ def parser() -> ArgumentParser:
     add("--config", action="config", help="Further YAML files; later ones win.")
     add("--out", type=Path | None, help="Folder of the run. Default: runs/tune-STUDY.")
     add("--store", type=Path | None, help="Folder of images and scores, shared with other runs. Default: OUT/store.")
-    add("--storage", type=str | None, help="Optuna's: a URL, or a journal file. Default: SQLite, OUT/tuning.db.")
+    add(
+        "--storage",
+        type=str | None,
+        help="Optuna's: a URL, or the file of a journal or of SQLite. Default: OUT/tuning.db.",
+    )
     add("--study_name", type=str | None, help="Of the Optuna study in the storage. Default: STUDY.")
     add(
         "--artifacts",
@@ -159,10 +163,10 @@ def _comparison(tuned: Tuned) -> Table:
         [*columns, *(["tuned - this", "wins", "p"] if single else ["gain over as it was"])]
     ):
         table.add_column(column, justify="right" if number else "left", overflow="fold")
-    methods = [method.method for method in tuned.methods]
+    methods, prompts = [method.method for method in tuned.methods], tuned.held_out_prompts
     names = [method.name for method in methods]
-    cells = [names, estimates([Estimate.of(method.objective) for method in methods])]
-    cells += [estimates([Estimate.of(method.rewards[label]) for method in methods]) for label in labels]
+    cells = [names, estimates([Estimate.of(method.objective, prompts) for method in methods])]
+    cells += [estimates([Estimate.of(method.rewards[label], prompts) for method in methods]) for label in labels]
     cells.append([str(method.cost) for method in tuned.methods])
     if single:
         cells += map(list, zip(*compared(names, single), strict=True))

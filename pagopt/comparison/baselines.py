@@ -17,9 +17,7 @@ from pagopt.heads import HeadMap
 from pagopt.recipe import PLAIN, Recipe
 from pagopt.render import Task
 
-__all__ = ["PLAIN", "Baselines", "Row"]
-
-"""No guidance."""
+__all__ = ["Baselines", "Row"]
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from pagopt.comparison.comparison import Comparison
 from pagopt.comparison.folder import Folder
 from pagopt.comparison.outcome import Measure, Outcome, Standing
 from pagopt.comparison.reference import Distances, Extractor, first_extractor, measure, read_references
-from pagopt.comparison.statistics import Difference, difference, holm, standard_error
+from pagopt.comparison.statistics import Difference, difference
 from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, together
 from pagopt.models import family_of, load_pipeline
+from pagopt.paired import holm, standard_error
 from pagopt.recipe import PLAIN
 from pagopt.render import Renderer
 from pagopt.reward import Objective, load_reward

@@ -1,7 +1,6 @@
-"""Paired differences: how large, how sure, how often, and how likely by chance. No torch.
+"""One method against another: how large the difference is, how sure, how often, and how likely by chance. No torch.
 
-Pictures of one prompt are alike, so a prompt, not a picture, is what is drawn again: every function takes the prompt of
-each task and works on the means of prompts. All prompts have equally many tasks, so the mean of these is the mean.
+As in :mod:`pagopt.paired`, a prompt, not a picture, is what is drawn again.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from pagopt.distribution import Interval
 from pagopt.errors import PagoptError
+from pagopt.paired import group_means, paired_p
 
-__all__ = ["REPEATS", "Difference", "difference", "group_means", "holm", "mean_interval", "paired_p", "standard_error"]
+__all__ = ["REPEATS", "Difference", "difference", "mean_interval"]
 
 REPEATS = 10_000
 """Draws of a bootstrap interval."""
@@ -69,31 +69,6 @@ def difference(
     return Difference(*names, interval.value, interval.low, interval.high, wins, paired_p(gains, groups))
 
 
-def group_means(values: ArrayLike, groups: Sequence[Hashable]) -> NDArray[np.float64]:
-    """The mean of each group, in the order in which they first occur; of a single group its values as they are.
-
-    Raises:
-        PagoptError: If there are fewer than 2 values, not as many groups, or groups of different sizes.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or array.size < 2:
-        raise PagoptError(f"a comparison takes at least 2 tasks, not an array of shape {array.shape}")
-    if len(groups) != array.size:
-        raise PagoptError(f"{array.size} values and {len(groups)} prompts: it takes one prompt for each value")
-    order = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    numbers = np.array([order[group] for group in groups])
-    counts = np.bincount(numbers)
-    if len(set(counts.tolist())) > 1:
-        raise PagoptError(f"every prompt needs equally many seeds, not between {counts.min()} and {counts.max()}")
-    return array if len(counts) == 1 else np.bincount(numbers, weights=array) / counts
-
-
-def standard_error(values: ArrayLike, groups: Sequence[Hashable]) -> float:
-    """Of the mean, over prompts; :func:`group_means` says what is refused."""
-    means = group_means(values, groups)
-    return float(means.std(ddof=1) / np.sqrt(means.size))
-
-
 def mean_interval(
     values: ArrayLike, groups: Sequence[Hashable], confidence: float = 0.95, repeats: int = REPEATS, seed: int = 0
 ) -> Interval:
@@ -105,7 +80,7 @@ def mean_interval(
 
     Args:
         values: One for each task, shape ``(n,)``, n >= 2.
-        groups: The prompt of each task, equally many tasks each.
+        groups: The prompt of each task.
         confidence: Of the interval, between 0 and 1, exclusive.
         repeats: Draws.
         seed: Of the draws; equal seeds give equal intervals.
@@ -128,33 +103,3 @@ def mean_interval(
     tail = float(stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1)))
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return Interval(float(means.mean()), float(low), float(high))
-
-
-def paired_p(gains: ArrayLike, groups: Sequence[Hashable]) -> float:
-    """Two-sided p-value of the paired t-test over prompts; by their signs alone where all gains are the same.
-
-    Args:
-        gains: Differences, one for each task.
-        groups: The prompt of each task.
-    """
-    means = group_means(gains, groups)
-    if not means.any():
-        return 1.0
-    if np.ptp(means) <= 1e-12 * float(np.abs(means).max()):
-        return float(2.0 ** (1 - means.size))
-    return float(stats.ttest_1samp(means, 0.0).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrected for their number, so that a single false discovery is as unlikely as each p-value says.
-
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
-
-    Args:
-        p_values: In any order; the answers are in the same.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate((p.size - np.arange(p.size)) * p[order]))
-    return [float(value) for value in corrected]

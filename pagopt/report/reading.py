@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Method, PairedTest, Results
 
@@ -53,10 +51,13 @@ def read_rows(results: Results) -> list[Row]:
     """One row a method, in the order of the results."""
     tests = {test.against: test for test in results.tests}
     found = len(results.methods) - 1
-    return [_row(method, index == found, tests.get(method.name)) for index, method in enumerate(results.methods)]
+    prompts = results.held_out_prompts
+    return [
+        _row(method, index == found, tests.get(method.name), prompts) for index, method in enumerate(results.methods)
+    ]
 
 
-def _row(method: Method, is_found: bool, test: PairedTest | None) -> Row:
+def _row(method: Method, is_found: bool, test: PairedTest | None, prompts: Sequence[str]) -> Row:
     recipe = Recipe.from_dict(method.recipe)
     role = "layer"
     if is_found:
@@ -72,23 +73,23 @@ def _row(method: Method, is_found: bool, test: PairedTest | None) -> Row:
         role=role,
         recipe=recipe,
         strength=strength,
-        objective=_estimate(method.objective),
-        rewards={name: _estimate(values) for name, values in method.rewards.items()},
+        objective=_estimate(method.objective, prompts),
+        rewards={name: _estimate(values, prompts) for name, values in method.rewards.items()},
         test=test,
     )
 
 
-def _estimate(values: Sequence[float]) -> Estimate:
-    data = np.asarray(values, dtype=np.float64)
-    if not data.size:
+def _estimate(values: Sequence[float], prompts: Sequence[str] | None) -> Estimate:
+    """As it is shown: the error of a single task is not 0, it is unknown."""
+    if not values:
         return Estimate(math.nan, math.nan)
-    se = float(data.std(ddof=1)) / math.sqrt(data.size) if data.size > 1 else math.nan
-    return Estimate(float(data.mean()), se)
+    estimate = Estimate.of(values, prompts)
+    return estimate if len(values) > 1 else Estimate(estimate.mean, math.nan)
 
 
-def paired(after: Sequence[float], before: Sequence[float]) -> Estimate:
-    """Mean difference over the same tasks, with its standard error."""
-    return _estimate([a - b for a, b in zip(after, before, strict=True)])
+def paired(after: Sequence[float], before: Sequence[float], prompts: Sequence[str] | None = None) -> Estimate:
+    """Mean difference over the same tasks, with its standard error; over prompts, if these are given."""
+    return _estimate([a - b for a, b in zip(after, before, strict=True)], prompts)
 
 
 def objective_name(objective: Iterable[Mapping[str, Any]], combine: str = "sum") -> str:

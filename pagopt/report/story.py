@@ -135,7 +135,7 @@ def _other_rewards(results: Results, base: int, words: Words) -> str:
     for name, values in after.rewards.items():
         if name in used or name not in before.rewards:
             continue
-        change = paired(values, before.rewards[name])
+        change = paired(values, before.rewards[name], results.held_out_prompts)
         parts.append(f"{name} {measured(change.mean, change.se, decimals([change.se]), sign=True)}")
     if not parts:
         return ""

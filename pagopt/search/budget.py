@@ -189,8 +189,9 @@ def search_within(
     except Spent:
         if rounds:
             return recipe.replace(heads=selection(rounds[-1])), rounds
+    has = f"its {budget.seconds:.0f} s are over" if images is None else f"has {images}"
     raise StudyError(
         f"the budget does not pay for the first round of the search: the search would take up to "
-        f"{searcher.images(len(pool), tasks)} images, and has {images}. Raise the budget, take search: racing, or "
+        f"{searcher.images(len(pool), tasks)} images, and {has}. Raise the budget, take search: racing, or "
         "choose fewer heads, rounds or prompts. What is drawn is kept."
     )

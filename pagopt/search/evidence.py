@@ -16,9 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Belief", "believe"]
+__all__ = ["DRAWS", "Belief", "believe"]
 
 DRAWS = 4000
+"""Worlds in which chances are counted: the smallest is one of them."""
+
 RATIOS = np.geomspace(1e-3, 1e3, 13)
 """Variance of the effects over that of the noise: what is weighed against each other."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
-from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_pool, estimates, ranked
+from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_enough, check_pool, estimates, ranked
 
 __all__ = ["HeadHunter"]
 
@@ -37,6 +37,7 @@ class HeadHunter:
 
     def images(self, pool: int, tasks: int) -> int:
         """Exactly what it asks for: every head of the pool in every round, and the selection after each."""
+        check_enough(pool, self.rounds, self.heads_per_round)
         return tasks * sum(pool - r * self.heads_per_round + 1 for r in range(self.rounds))
 
     def run(
@@ -52,12 +53,13 @@ class HeadHunter:
         selected: list[Head] = []
         rounds: list[Round] = []
         for number in range(1, self.rounds + 1):
-            ranking = ranked(evaluate([recipe.replace(heads=(*selected, head)) for head in remaining]))
+            recipes = [recipe.replace(heads=(*selected, head)) for head in remaining]
+            ranking = ranked(evaluate(recipes), len(recipes), tasks)
             best = [remaining[i] for i in ranking.order[: self.heads_per_round]]
             base = tuple(str(head) for head in sorted(selected))
             selected += best
             names = [str(head) for head in remaining]
-            selection = ranked(evaluate([recipe.replace(heads=tuple(selected))]))
+            selection = ranked(evaluate([recipe.replace(heads=tuple(selected))]), 1, tasks)
             done = Round(
                 number=number,
                 base=base,

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pagopt.combine import Ranking
 from pagopt.errors import StudyError
-from pagopt.heads import Head
+from pagopt.heads import Head, parse_heads
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
 
-__all__ = ["Evaluate", "Found", "OnRound", "Search", "check_counts", "check_pool", "check_whole", "estimates", "ranked"]
+__all__ = [
+    "Evaluate",
+    "Found",
+    "OnRound",
+    "Search",
+    "check_counts",
+    "check_enough",
+    "check_pool",
+    "check_whole",
+    "estimates",
+    "ranked",
+]
 
 Found: TypeAlias = "tuple[Recipe, list[Round]]"
 OnRound: TypeAlias = "Callable[[Round], None]"
@@ -44,7 +55,11 @@ class Search(Protocol):
     """One algorithm. Every process runs it alike, so it may draw random numbers from a seed only."""
 
     def images(self, pool: int, tasks: int) -> int:
-        """Called before the search starts: how many images it asks for at most, over ``pool`` heads and ``tasks``."""
+        """Called before the search starts: how many images it asks for at most, over ``pool`` heads and ``tasks``.
+
+        Raises:
+            StudyError: If the pool is too small.
+        """
 
     def run(
         self, evaluate: Evaluate, pool: Sequence[Head], recipe: Recipe, tasks: int, on_round: OnRound | None = None
@@ -53,7 +68,7 @@ class Search(Protocol):
 
         Args:
             evaluate: Ranks or scores a batch of recipes.
-            pool: The heads to choose from.
+            pool: The heads to choose from; addresses as text are understood, see :func:`pagopt.heads.parse_heads`.
             recipe: Gives everything but the heads: target, strength, scale, CFG, interval.
             tasks: The number of search tasks.
             on_round: Called at the end of every round.
@@ -62,13 +77,42 @@ class Search(Protocol):
             The recipe that was found, and the trace of the rounds.
 
         Raises:
-            StudyError: If the pool or the budget is too small.
+            StudyError: If the pool or the budget is too small, or ``evaluate`` gives no scores; see :func:`ranked`.
+            RecipeError: If the pool is no heads.
         """
 
 
-def ranked(scored: Ranking | NDArray[np.float64]) -> Ranking:
-    """Scores as a ranking by their means; a ranking as it is."""
-    return scored if isinstance(scored, Ranking) else Ranking.by_mean(scored)
+def ranked(scored: Ranking | ArrayLike, recipes: int, tasks: int) -> Ranking:
+    """What was answered to the question for scores, checked: a ranking as it is, scores as a ranking by their means.
+
+    Args:
+        scored: What :class:`Evaluate` gave; nested lists are a table, too.
+        recipes: How many were asked for.
+        tasks: On how many tasks.
+
+    Raises:
+        StudyError: If it is no table of finite numbers for these recipes and tasks.
+    """
+    wanted = f"scores of {recipes} recipes on {tasks} tasks are a table of shape ({recipes}, {tasks}), a recipe a row"
+    if isinstance(scored, Mapping):
+        raise StudyError(
+            f"{wanted}, but a mapping came, of {', '.join(map(repr, scored)) or 'nothing'}: give the table of one "
+            "reward, or Objective.rank of them all"
+        )
+    try:
+        values = np.asarray(scored.values if isinstance(scored, Ranking) else scored, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"{wanted}, but a {type(scored).__name__} came that is no table: {error}") from error
+    if values.shape != (recipes, tasks):
+        came = f"one of shape {values.shape}" if values.ndim else f"a {type(scored).__name__}"
+        raise StudyError(f"{wanted}, but {came} came: give every recipe's score on every task")
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise StudyError(
+            f"{wanted} and finite, but {np.count_nonzero(~np.isfinite(values))} of them are not, the first "
+            f"{values[row, column]} for recipe {row} on task {column}: give a low number to what could not be scored"
+        )
+    return scored if isinstance(scored, Ranking) else Ranking.by_mean(values)
 
 
 def estimates(names: Sequence[str], table: NDArray[np.float64]) -> dict[str, Estimate]:
@@ -97,16 +141,22 @@ def check_whole(name: str, value: object, least: int) -> None:
         raise StudyError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
-def check_pool(pool: Sequence[Head], rounds: int, heads_per_round: int) -> list[Head]:
-    """The pool in order, each head once.
+def check_enough(heads: int, rounds: int, heads_per_round: int) -> None:
+    """Refuse a pool that is too small for the rounds.
 
     Raises:
-        StudyError: If it is too small for ``rounds * heads_per_round`` heads.
+        StudyError: If it has fewer than ``rounds * heads_per_round`` heads.
     """
-    heads, needed = sorted(set(pool)), rounds * heads_per_round
-    if len(heads) < needed:
+    needed = rounds * heads_per_round
+    if heads < needed:
         raise StudyError(
             f"{rounds} rounds of {heads_per_round} heads need {needed} heads to choose from, "
-            f"but there are {len(heads)}; lower rounds or heads_per_round, or widen heads"
+            f"but there are {heads}; lower rounds or heads_per_round, or widen heads"
         )
+
+
+def check_pool(pool: Sequence[Head], rounds: int, heads_per_round: int) -> list[Head]:
+    """The pool in order, each head once; :func:`check_enough` says what is refused."""
+    heads = list(parse_heads(pool))
+    check_enough(len(heads), rounds, heads_per_round)
     return heads

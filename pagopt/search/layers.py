@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pagopt.errors import StudyError
-from pagopt.heads import Head
+from pagopt.heads import Head, parse_heads
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search.candidates import expression, record
@@ -88,5 +88,5 @@ class LayerSweep:
 
 
 def _layers(pool: Sequence[Head]) -> list[tuple[Head, ...]]:
-    heads = sorted(set(pool))
+    heads = parse_heads(pool)
     return [tuple(h for h in heads if h.block == block) for block in sorted({head.block for head in heads})]

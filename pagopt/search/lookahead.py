@@ -12,7 +12,7 @@ from itertools import combinations
 from math import comb
 
 from pagopt.errors import StudyError
-from pagopt.heads import Head
+from pagopt.heads import Head, parse_heads
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search.candidates import expression, record
@@ -49,6 +49,7 @@ class Lookahead:
 
     def images(self, pool: int, tasks: int) -> int:
         """Exactly what it asks for: every head of the pool in every round, and the pairs of the best."""
+        self._check(pool)
         left = [pool - PAIR * number for number in range(self.rounds)]
         return tasks * sum(heads + comb(min(self.beam, heads), PAIR) for heads in left)
 
@@ -62,29 +63,27 @@ class Lookahead:
             (``"L3.H1 L4.H2"``). There is no early stop. Ties go to the pair with the better heads, and of heads to the
             earlier one.
         """
-        remaining = sorted(set(pool))
-        if len(remaining) < PAIR * self.rounds:
-            raise StudyError(
-                f"{self.rounds} rounds of a pair need {PAIR * self.rounds} heads to choose from, but there are "
-                f"{len(remaining)}; lower rounds, or widen heads"
-            )
+        remaining = list(parse_heads(pool))
+        self._check(len(remaining))
         selected: list[Head] = []
         rounds: list[Round] = []
         for number in range(1, self.rounds + 1):
-            singles = ranked(evaluate([recipe.replace(heads=(*selected, head)) for head in remaining]))
+            alone = [recipe.replace(heads=(*selected, head)) for head in remaining]
+            singles = ranked(evaluate(alone), len(alone), tasks)
             beam = [remaining[i] for i in singles.order[: self.beam]]
             pairs = list(combinations(beam, PAIR))
-            together = ranked(evaluate([recipe.replace(heads=(*selected, *pair)) for pair in pairs]))
+            both = [recipe.replace(heads=(*selected, *pair)) for pair in pairs]
+            together = ranked(evaluate(both), len(both), tasks)
             best = int(together.order[0])
             names = [expression(pair) for pair in pairs]
             chosen = [str(head) for head in pairs[best]]
             done = record(number, selected, names, together, chosen, best)
-            alone = record(number, selected, [str(head) for head in remaining], singles, chosen, 0)
+            first = record(number, selected, [str(head) for head in remaining], singles, chosen, 0)
             done = replace(
                 done,
-                scores={**alone.scores, **done.scores},
-                parts={label: {**scores, **done.parts[label]} for label, scores in alone.parts.items()},
-                order=(*done.order, *alone.order),
+                scores={**first.scores, **done.scores},
+                parts={label: {**scores, **done.parts[label]} for label, scores in first.parts.items()},
+                order=(*done.order, *first.order),
             )
             selected += pairs[best]
             remaining = [head for head in remaining if head not in selected]
@@ -92,3 +91,11 @@ class Lookahead:
             if on_round is not None:
                 on_round(done)
         return recipe.replace(heads=tuple(selected)), rounds
+
+    def _check(self, heads: int) -> None:
+        needed = PAIR * self.rounds
+        if heads < needed:
+            raise StudyError(
+                f"{self.rounds} rounds of a pair need {needed} heads to choose from, but there are {heads}; lower "
+                "rounds, or widen heads"
+            )

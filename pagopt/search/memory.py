@@ -56,7 +56,9 @@ class Memory:
     def __call__(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0) -> Ranking:
         """As :class:`~pagopt.search.interface.Evaluate`; recipes of one batch are distinct."""
         if part != 1:
-            return ranked(self.evaluate(recipes, tasks, part))
+            return ranked(
+                self.evaluate(recipes, tasks, part), len(recipes), self.tasks if tasks is None else len(tasks)
+            )
         columns = list(range(self.tasks)) if tasks is None else list(tasks)
         if not self.additive:
             ranking = self._ask(recipes, columns)
@@ -80,7 +82,8 @@ class Memory:
 
     def _ask(self, recipes: Sequence[Recipe], columns: Sequence[int]) -> Ranking:
         whole = list(columns) == list(range(self.tasks))
-        ranking = ranked(self.evaluate(recipes) if whole else self.evaluate(recipes, columns))
+        scored = self.evaluate(recipes) if whole else self.evaluate(recipes, columns)
+        ranking = ranked(scored, len(recipes), len(columns))
         self.images += len(recipes) * len(columns)
         for i, recipe in enumerate(recipes):
             row = self._rows.setdefault(recipe.key(), Row(np.full(self.tasks, np.nan)))

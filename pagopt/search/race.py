@@ -133,7 +133,7 @@ class Race:
             if seen:
                 alive = alive[np.argsort(-self.belief.mean[alive], kind="stable")[: stages[0].candidates]]
             tasks = self.order[seen : stages[0].tasks]
-            ranking = ranked(self.evaluate([self.recipes[i] for i in alive], tasks))
+            ranking = ranked(self.evaluate([self.recipes[i] for i in alive], tasks), len(alive), len(tasks))
             self.table[np.ix_(alive, np.array(tasks))] = ranking.values
             seen = stages[0].tasks
             self.belief = believe(self.table[:, self.order[:seen]], self.earlier)

@@ -19,9 +19,9 @@ from pagopt.errors import StudyError
 from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
-from pagopt.search.evidence import Belief, believe
+from pagopt.search.evidence import DRAWS, Belief, believe
 from pagopt.search.headhunter import HeadHunter
-from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_pool, ranked
+from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_enough, check_pool, ranked
 from pagopt.search.race import FIRST, Race
 
 __all__ = ["CHECKED", "TRUSTED", "Racing"]
@@ -31,6 +31,9 @@ CHECKED = 16
 
 TRUSTED = 0.5
 """The rank correlation from which on it is."""
+
+SUREST = 1 - 1 / DRAWS
+"""The highest confidence that the draws of a belief can tell."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,14 @@ class Racing:
         share: The images that the races may cost, as a share of those of the exhaustive search, from 0 to 1. With few
             tasks they cost more: every candidate draws two before the first can go.
         budget: The images that they may cost, instead of ``share``.
-        confidence: A head goes when it is among the best with a probability below ``1 - confidence``.
+        confidence: A head goes when it is among the best with a probability below ``1 - confidence``; up to
+            ``SUREST``.
         start: The share of the remaining heads with which a later round begins: those that were best before.
         rescue: The share of the remaining heads that is brought back beside them, at random.
         cheap: A first look at all heads with this part of the inference steps, above 0 and below 1; round 1 then begins
             like a later round. ``None`` is without. Some heads are drawn with all steps, too: if the two do not agree
-            (their rank correlation is below ``TRUSTED``), the look is dropped.
+            (their rank correlation is below ``TRUSTED``), the look is dropped and all heads race. A ``budget`` has to
+            pay for that, too.
         seed: Of the order of the tasks and of the rescue pool.
 
     Raises:
@@ -74,24 +79,38 @@ class Racing:
             raise StudyError(f"rescue must be from 0 to 1, not {self.rescue}")
         if self.cheap is not None and not 0 < self.cheap < 1:
             raise StudyError(f"cheap must be above 0 and below 1, not {self.cheap}; leave it out to draw all steps")
-        if not 0.5 <= self.confidence < 1:
-            raise StudyError(f"confidence must be at least 0.5 and below 1, not {self.confidence}")
+        if not 0.5 <= self.confidence <= SUREST:
+            raise StudyError(
+                f"confidence must be at least 0.5 and at most {SUREST}, not {self.confidence}: chances are counted in "
+                f"{DRAWS} draws, which tell no smaller ones apart"
+            )
 
     def images(self, pool: int, tasks: int) -> int:
-        """The images that a search may draw at most, the selections after each round included."""
+        """The images that a search may draw at most, the selections after each round included.
+
+        A first look may be dropped, so all heads have to be paid for in round 1.
+        """
+        check_enough(pool, self.rounds, self.heads_per_round)
+        return self._most(pool, tasks, self.starters(pool, standing=False))
+
+    def _most(self, pool: int, tasks: int, starters: Sequence[int]) -> int:
+        """The same where rounds begin with so many heads."""
         if self.budget is not None:
             return self.budget
         exhaustive = HeadHunter(self.rounds, self.heads_per_round).images(pool, tasks)
-        fewest = sum(self.starters(pool)) * min(FIRST, tasks) + self.rounds * tasks + self._look_images(pool, tasks)
-        return max(math.floor(self.share * exhaustive), fewest)
+        return max(math.floor(self.share * exhaustive), self._fewest(pool, tasks, starters))
 
-    def starters(self, pool: int) -> list[int]:
-        """How many heads each round begins with."""
+    def _fewest(self, pool: int, tasks: int, starters: Sequence[int]) -> int:
+        """The images without which a round has too few to begin."""
+        return sum(starters) * min(FIRST, tasks) + self.rounds * tasks + self._look_images(pool, tasks)
+
+    def starters(self, pool: int, standing: bool) -> list[int]:
+        """How many heads each round begins with; in round 1 all, unless a first look says how they stand."""
         remaining = [pool - r * self.heads_per_round for r in range(self.rounds)]
         fewest = 2 * self.heads_per_round
         return [
             left
-            if number == 0 and self.cheap is None
+            if number == 0 and not standing
             else min(left, max(fewest, math.ceil((self.start + self.rescue) * left)))
             for number, left in enumerate(remaining)
         ]
@@ -108,9 +127,10 @@ class Racing:
         """A first look with fewer steps, and its rank correlation with full images; empty where that is too low."""
         recipes = [recipe.replace(heads=(head,)) for head in heads]
         standing = Standing()
-        standing.update(heads, believe(ranked(evaluate(recipes, tasks, self.cheap or 1.0)).values))
+        looks = ranked(evaluate(recipes, tasks, self.cheap or 1.0), len(recipes), len(tasks))
+        standing.update(heads, believe(looks.values))
         checked = sorted(chance.choice(len(heads), min(CHECKED, len(heads)), replace=False).tolist())
-        full = ranked(evaluate([recipes[i] for i in checked], tasks)).values.mean(axis=1)
+        full = ranked(evaluate([recipes[i] for i in checked], tasks), len(checked), len(tasks)).values.mean(axis=1)
         cheap = [standing.mean[heads[i]] for i in checked]
         agreement = float(spearmanr(cheap, full).statistic) if np.ptp(full) > 0 and np.ptp(cheap) > 0 else 0.0
         return (standing if agreement >= TRUSTED else Standing()), agreement
@@ -125,21 +145,21 @@ class Racing:
         """
         remaining = check_pool(pool, self.rounds, self.heads_per_round)
         chance = np.random.default_rng(self.seed)
-        starters = self.starters(len(remaining))
-        left = self.images(len(remaining), tasks) - self.rounds * tasks
+        size = len(remaining)
+        starters = self.starters(size, standing=False)
         standing, looked = Standing(), ""
         if self.cheap is not None:
+            self._check_budget(self._fewest(size, tasks, starters))
             standing, agreement = self._look(
                 evaluate, remaining, recipe, chance.permutation(tasks)[:FIRST].tolist(), chance
             )
-            left -= self._look_images(len(remaining), tasks)
-            if not standing.mean:
-                starters[0] = len(remaining)
+            starters = self.starters(size, standing=bool(standing.mean))
             looked = (
                 f" A first look at all heads with {self.cheap:.0%} of the steps agreed with full images by "
-                f"{agreement:.2f} (rank correlation of {CHECKED} heads)"
+                f"{agreement:.2f} (rank correlation of {min(CHECKED, size)} heads)"
                 + ("." if standing.mean else f", less than {TRUSTED}: all heads raced.")
             )
+        left = self._most(size, tasks, starters) - self.rounds * tasks - self._look_images(size, tasks)
         selected: list[Head] = []
         rounds: list[Round] = []
         for number in range(self.rounds):
@@ -152,8 +172,9 @@ class Racing:
             left -= race.images
             base = tuple(str(head) for head in sorted(selected))
             selected += best
-            selection = ranked(evaluate([recipe.replace(heads=tuple(selected))]))
-            deviations = np.sqrt(race.belief.covariance.diagonal())
+            selection = ranked(evaluate([recipe.replace(heads=tuple(selected))]), 1, tasks)
+            # Where an earlier look told every score, a variance is 0 but for rounding.
+            deviations = np.sqrt(race.belief.covariance.diagonal().clip(min=0.0))
             right = float(race.belief.chances(self.heads_per_round)[places].sum())
             done = Round(
                 number=number + 1,
@@ -175,6 +196,15 @@ class Racing:
             if on_round is not None:
                 on_round(done)
         return recipe.replace(heads=tuple(selected)), rounds
+
+    def _check_budget(self, fewest: int) -> None:
+        """Refuse a first look after which the budget could not pay for all heads, before it is drawn."""
+        if self.budget is not None and self.budget < fewest:
+            raise StudyError(
+                f"if the first look (cheap: {self.cheap}) is dropped, all heads race, and the search draws at least "
+                f"{fewest} images with it; the budget is {self.budget}. Raise the budget, leave out cheap, or choose "
+                "from fewer heads or rounds"
+            )
 
     def _note(self, race: Race, right: float) -> str:
         """What a reader of the trace has to know."""

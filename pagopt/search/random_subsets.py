@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagopt.errors import StudyError
-from pagopt.heads import Head
+from pagopt.heads import Head, parse_heads
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search.candidates import expression, record
@@ -69,7 +69,7 @@ class RandomSubsets:
             The recipe with the best subset, and the trace: one round, or two with ``regress``. Candidates are called
             like ``"L3.H1,4 L5.H0"``. Ties go to the subset that was drawn first.
         """
-        heads = sorted(set(pool))
+        heads = list(parse_heads(pool))
         if len(heads) < self.size:
             raise StudyError(
                 f"subsets of {self.size} heads need {self.size} heads to choose from, but there are {len(heads)}; "

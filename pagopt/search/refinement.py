@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pagopt.combine import Ranking
 from pagopt.errors import StudyError
-from pagopt.heads import Head
+from pagopt.heads import Head, parse_heads
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
 from pagopt.search.candidates import FOR, WITHOUT, added, head_scores, record, touched
@@ -83,7 +83,7 @@ class Refinement:
         Raises:
             StudyError: With a single task, which tells no standard error; or if the budget pays for no change.
         """
-        heads = sorted(set(pool))
+        heads = list(parse_heads(pool))
         if tasks < 2:
             raise StudyError(
                 f"changes are judged by differences over at least 2 tasks, but there is {tasks}; "

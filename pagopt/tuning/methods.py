@@ -141,8 +141,10 @@ def check_sampler(name: str, options: Mapping[str, Any]) -> None:
 
     Raises:
         UnknownName: If there is no such sampler or option.
-        StudyError: If an option's value means nothing, or the sampler is one that pagopt does not use.
+        StudyError: If it is an object of Optuna's instead of a name, an option's value means nothing, or the sampler is
+            one that pagopt does not use.
     """
+    _check_named("sampler", name, SAMPLERS)
     if name == "cmaes":
         raise StudyError(
             "Optuna's CMA-ES keeps a Python pickle in the storage, and whoever can write there could run code here: "
@@ -162,11 +164,21 @@ def check_pruner(name: str, options: Mapping[str, Any]) -> None:
 
     Raises:
         UnknownName: If there is no such pruner or option.
-        StudyError: If an option's value means nothing.
+        StudyError: If it is an object of Optuna's instead of a name, or an option's value means nothing.
     """
+    _check_named("pruner", name, PRUNERS)
     if name not in PRUNERS:
         raise UnknownName("pruner", name, PRUNERS)
     make_pruner(name, options)
+
+
+def _check_named(what: str, name: object, known: Mapping[str, object]) -> None:
+    if not isinstance(name, str):
+        given = name.__name__ if isinstance(name, type) else type(name).__name__
+        raise StudyError(
+            f"{what} is {given}, and has to be a name, since a run keeps what it was made with as plain data: give one "
+            f"of {', '.join(known)}, and its arguments as {what}_options"
+        )
 
 
 def _made(what: str, name: str, kind: type[Any], options: dict[str, Any]) -> Any:

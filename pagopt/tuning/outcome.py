@@ -145,6 +145,11 @@ class Tuned:
     weights: dict[str, str] = field(default_factory=dict)
 
     @property
+    def held_out_prompts(self) -> list[str]:
+        """The prompt of every held-out task."""
+        return [prompt for prompt, _ in self.held_out_tasks]
+
+    @property
     def recipe(self) -> Recipe:
         """The best recipe by the first objective."""
         return Recipe.from_dict(self.trial(self.best[0]).recipe)

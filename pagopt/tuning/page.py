@@ -165,7 +165,7 @@ def _card(tuned: Tuned, one: TunedMethod, place: int, album: Any, lens: Lens) ->
             values.append((goal_name(goal, lens), str(one.cost)))
             continue
         scores = one.method.objective if goal.name == "objective" else one.method.rewards[goal.name]
-        estimate = Estimate.of(scores)
+        estimate = Estimate.of(scores, tuned.held_out_prompts)
         values.append((goal_name(goal, lens), measured(estimate.mean, estimate.se, decimals([estimate.se]))))
     shots = []
     for key, (prompt, seed) in list(zip(one.method.images, tuned.held_out_tasks, strict=True))[:CARD]:

@@ -69,6 +69,12 @@ class Parameter:
         numbers = [float(value) for value in self.values] or [self.low, self.high]
         return min(numbers), max(numbers)
 
+    def on_grid(self, value: Value) -> Value:
+        """A number that was drawn, without the rounding error of ``low + k * step``: 0.6, not 0.6000000000000001."""
+        if self.step is None or self.whole or not isinstance(value, float):
+            return value
+        return round(value, 11 - math.floor(math.log10(self.step)))
+
     def hold(self, name: str, value: Value) -> Value:
         """The value, if it is one of this parameter's.
 

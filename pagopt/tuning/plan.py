@@ -22,7 +22,7 @@ from pagopt.tuning.parameter import Parameter, Value
 from pagopt.tuning.run import TuningRun
 from pagopt.tuning.space import Point, Space
 from pagopt.tuning.start import find_start, first_points
-from pagopt.tuning.storage import guarded, open_storage
+from pagopt.tuning.storage import DATABASE, address_of, file_of, guarded, open_storage
 from pagopt.tuning.tuning import Tuning
 
 __all__ = ["finished_trials", "make_tuning_plan", "outline_tuning_plan", "random_points"]
@@ -172,7 +172,7 @@ def outline_tuning_plan(tuning: Tuning, weights: Weights, processes: int = 1) ->
     )
 
 
-def finished_trials(storage: str | None, out: Path, study_name: str) -> int:
+def finished_trials(storage: str | Path | None, out: Path, study_name: str) -> int:
     """How many trials an Optuna study has finished; 0 where there is none.
 
     Args:
@@ -183,9 +183,9 @@ def finished_trials(storage: str | None, out: Path, study_name: str) -> int:
     Raises:
         StudyError: If the storage cannot be reached.
     """
-    address = storage or f"sqlite:///{(out / 'tuning.db').resolve()}"
-    file = address.removeprefix("sqlite:///")
-    if "://" not in file and not Path(file).expanduser().exists():
+    address = address_of(storage or out / DATABASE)
+    file = file_of(address)
+    if file is not None and not file.exists():
         return 0  # opening it would make it
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with guarded(address):

@@ -32,7 +32,7 @@ from pagopt.tuning.outcome import TrialRow, Tuned, load_tuned, means
 from pagopt.tuning.scoring import Scoring
 from pagopt.tuning.space import Space
 from pagopt.tuning.start import Start, configuration, find_start, first_points
-from pagopt.tuning.storage import guarded, open_storage, open_study
+from pagopt.tuning.storage import DATABASE, address_of, guarded, open_storage, open_study
 from pagopt.tuning.tuning import Tuning
 from pagopt.tuning.verdict import chosen, compare, write
 
@@ -48,7 +48,7 @@ def tune(
     batch_size: int = 16,
     trainer: dict[str, Any] | None = None,
     store: Path | None = None,
-    storage: str | None = None,
+    storage: str | Path | None = None,
     study_name: str | None = None,
     artifacts: Path | None = None,
     offload: str | None = None,
@@ -62,7 +62,7 @@ def tune(
         batch_size: Images in one batch, on each process.
         trainer: Options of Lightning's ``Trainer``.
         store: Folder for images and scores, which several runs may share at once; by default ``out / "store"``.
-        storage: Of the Optuna study, which workers may share: a URL or a journal file; by default SQLite in ``out``.
+        storage: Of the Optuna study, which workers may share: a URL, or a file as :func:`.storage.address_of` has it.
         study_name: Of the Optuna study; by default ``name``.
         artifacts: Folder for each trial's pictures, which several workers may share; by default ``out / "artifacts"``.
         offload: Keep networks off the GPU while they are not needed: "model" or "sequential".
@@ -73,14 +73,14 @@ def tune(
     Raises:
         PagoptError: With what to do about it; everything finished is kept.
     """
-    options = trainer or {}
+    options, address = trainer or {}, address_of(storage or out / DATABASE)
     start, space, folder, finished = opened(tuning, name, out, options)
     if finished is not None and len(finished.trials) >= tuning.trials:
         return finished
     run = TuningRun(tuning, name, folder, start, space, batch_size, options, store, offload=offload)
     run.artifacts.folder = artifacts or out / "artifacts"
     try:
-        return run(storage or f"sqlite:///{(out / 'tuning.db').resolve()}", study_name or name)
+        return run(address, study_name or name)
     finally:
         run.close()
 

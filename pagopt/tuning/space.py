@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +87,7 @@ class Space:
         def value(name: str, parameter: Parameter) -> Value:
             if not parameter.varies:
                 return parameter.values[0]
-            drawn[name] = ask(name, parameter)
-            return drawn[name]
+            return drawn.setdefault(name, parameter.on_grid(ask(name, parameter)))
 
         per_head: dict[Head, float] | None = None
         active: dict[str, Value] = {}
@@ -162,7 +162,8 @@ class Space:
         most = self.parameters["strength"].at_most if "strength" in self.parameters else None
         if most is not None and len(asked) > most:
             raise StudyError(f"it has more heads than the {most} that the space keeps at most")
-        if made != asked or point.recipe.scale != own["scale"]:
+        numbers = [(point.recipe.scale, float(own["scale"])), *((made.get(head, 0.0), u) for head, u in asked.items())]
+        if made.keys() != asked.keys() or not all(math.isclose(*pair) for pair in numbers):
             raise StudyError("strength and scale do not vary enough for that in this space")
         return point
 

@@ -21,13 +21,27 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from pagopt.errors import StudyError
 from pagopt.tuning.patience import patient
 
-__all__ = ["MAKER", "guarded", "is_alive", "open_storage", "open_study", "shown", "worker"]
+__all__ = [
+    "DATABASE",
+    "MAKER",
+    "address_of",
+    "file_of",
+    "guarded",
+    "is_alive",
+    "open_storage",
+    "open_study",
+    "shown",
+    "worker",
+]
+
+DATABASE = "tuning.db"
+"""The SQLite file in the folder of a run, where no other storage is given."""
 
 CONFIG = "pagopt"
 MAKER = "maker"
@@ -35,7 +49,54 @@ TRIES = 3
 PAUSE = 1.0  # seconds before the second try
 ANSWER = 5.0  # seconds for a proxy to answer
 PROXY = re.compile(r"grpc://(?P<host>[^:/@\s]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})/?")
+SQLITE = {".db", ".sqlite", ".sqlite3"}
+HEADER = b"SQLite format 3\0"
 SECRET = re.compile(r"(?i)(?P<name>[^?&=]*pass[^=&]*)=(?P<value>[^&]*)")
+
+
+def address_of(storage: str | Path) -> str:
+    """The address of a storage, as :func:`open_storage` takes it.
+
+    Args:
+        storage: A URL, or the path of a file: of SQLite if its content says so, or, where there is none yet, its name
+            (``.db``, ``.sqlite``, ``.sqlite3``); any other is a journal.
+
+    Raises:
+        StudyError: If it is neither.
+    """
+    if not isinstance(storage, str | Path):
+        raise StudyError(
+            f"storage is a {type(storage).__name__}, and has to be an address, since every worker opens it for itself: "
+            "give a URL such as sqlite:///tuning.db, or the path of a SQLite or a journal file"
+        )
+    if "://" in str(storage) and isinstance(storage, str):
+        return storage
+    file = Path(storage).expanduser()
+    if not _is_sqlite(file):
+        return str(file)
+    # Characters such as ? and % mean something in a URL.
+    return URL.create("sqlite", database=str(file.resolve())).render_as_string(hide_password=False)
+
+
+def _is_sqlite(file: Path) -> bool:
+    if not file.is_file():
+        return file.suffix.lower() in SQLITE
+    with file.open("rb") as content:
+        return content.read(len(HEADER)) == HEADER
+
+
+def file_of(address: str) -> Path | None:
+    """The file that an address names; ``None`` for a server, and for a database in memory.
+
+    Raises:
+        StudyError: If it is no address.
+    """
+    if "://" not in address:
+        return Path(address).expanduser()
+    with guarded(address):
+        url = make_url(address)
+    name = url.database if url.get_backend_name() == "sqlite" else None
+    return Path(name) if name and name != ":memory:" else None
 
 
 def open_storage(address: str) -> BaseStorage:

@@ -68,6 +68,12 @@ class Tuning:
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("at_once", 1), ("tuning_seed", 0)):
             check_whole(name, getattr(self, name), least)
+        if not isinstance(self.recipe, str):
+            raise StudyError(
+                f"recipe is a {type(self.recipe).__name__}, and has to be text, which the report names: heads such as "
+                "'L7.H2 L4.H3', or the path of a recipe file. Save a Recipe, as recipe.save('start.json'), and give "
+                "'start.json'"
+            )
         if not self.recipe:
             raise StudyError(
                 "there is nothing to tune: give a recipe, a file such as runs/flat/recipe.json or heads such "

@@ -17,8 +17,8 @@ from pagopt.looks import looks_table
 from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Task
 from pagopt.report import draw_sheet
-from pagopt.results import Estimate, Method, PairedTest
-from pagopt.summary import paired_test
+from pagopt.results import Method, PairedTest
+from pagopt.summary import judged, paired_test, tested
 from pagopt.tuning.outcome import Goal, TrialRow, Tuned, TunedMethod, trials_csv
 from pagopt.tuning.page import write_page
 
@@ -91,8 +91,10 @@ def compare(
             )
             methods[place] = TunedMethod(method, same, run.scoring.cost(recipe, same), trial)
     every = [methods[place] for place in sorted(methods)]
+    prompts = [task.prompt for task in tasks]
     tests = {
-        one.method.name: [paired_test(one.method, other.method) for other in every[:others]] for one in every[others:]
+        one.method.name: [paired_test(one.method, other.method, prompts) for other in every[:others]]
+        for one in every[others:]
     }
     return every, tests
 
@@ -133,14 +135,10 @@ def write(
 
 
 def _provenance(tuned: Tuned, number: int, combine: str, order: Sequence[Head] | None) -> Provenance:
-    def summary(values: Sequence[float]) -> dict[str, float]:
-        estimate = Estimate.of(values)
-        return {"mean": round(estimate.mean, 6), "se": round(estimate.se, 6)}
-
     row = tuned.trial(number)
     kept = Recipe.from_dict(row.recipe).heads
     own = next(one.method.name for one in tuned.methods if one.trial == number)
-    shown = [one for one in tuned.methods if one.trial in {None, number}]
+    shown = [one.method for one in tuned.methods if one.trial in {None, number}]
     evidence: dict[str, Any] = {
         "steps": row.steps,
         **tuned.weights,
@@ -148,14 +146,8 @@ def _provenance(tuned: Tuned, number: int, combine: str, order: Sequence[Head] |
         **({"order": [str(head) for head in order if head in kept]} if order and set(kept) <= set(order) else {}),
         "search_tasks": [list(task) for task in tuned.search_tasks],
         "held_out_tasks": [list(task) for task in tuned.held_out_tasks],
-        "held_out": {
-            one.method.name: {
-                "objective": summary(one.method.objective),
-                **{label: summary(values) for label, values in one.method.rewards.items()},
-            }
-            for one in shown
-        },
-        "tests": [{"against": t.against, "difference": t.difference, "p_value": t.p_value} for t in tuned.tests[own]],
+        "held_out": judged(shown, tuned.held_out_prompts),
+        "tests": tested(tuned.tests[own]),
         "tuning": {
             "from": tuned.start,
             "trial": number,

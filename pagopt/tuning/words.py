@@ -63,7 +63,7 @@ def _front(tuned: Tuned, combine: str) -> str:
             continue
         name = value_name(tuned.objective, combine) if goal.name == "objective" else goal.name
         scores = [one.method.objective if name != goal.name else one.method.rewards[name] for one in (*fronts, base)]
-        estimates = [Estimate.of(values) for values in scores]
+        estimates = [Estimate.of(values, tuned.held_out_prompts) for values in scores]
         places = decimals(estimate.se for estimate in estimates)
         means = [estimate.mean for estimate in estimates]
         low, high, plain = (number(value, places) for value in (min(means[:-1]), max(means[:-1]), means[-1]))

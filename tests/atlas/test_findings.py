@@ -41,6 +41,8 @@ def test_effects_are_paired_differences(scores):
     assert test.pvalue <= effect.p <= 6 * test.pvalue
     assert effect.certain
     assert found["light"]["L0.H1"].mean == pytest.approx(-1, abs=0.1)
+    always = effects_of({"style": np.array([[0.0] * 20, [1.0] * 20, [0.1] * 20])}, ["L0.H0", "L0.H1"])["style"]
+    assert [one.p for one in always.values()] == [2 * 2.0**-19, 2 * 2.0**-19]
     nothing = found["style"]["L0.H0"]
     assert (nothing.mean, nothing.se, nothing.p) == (0, 0, 1)
 

@@ -205,7 +205,8 @@ def test_thin_results_still_give_a_page(tmp_path: Path, change: str) -> None:
         plain = dataclasses.replace(results.methods[-1], recipe=results.methods[0].recipe)
         results = dataclasses.replace(results, methods=[*results.methods[:-1], plain])
     else:
-        flat = [dataclasses.replace(m, objective=(0.0,) * 3, rewards={"style": (0.0,) * 3}) for m in results.methods]
+        zeros = (0.0,) * len(results.held_out_tasks)
+        flat = [dataclasses.replace(m, objective=zeros, rewards={"style": zeros}) for m in results.methods]
         tests = [dataclasses.replace(t, difference=0.0, se=0.0, p_value=float("nan"), wins=0.0) for t in results.tests]
         results = dataclasses.replace(results, methods=flat, tests=tests)
     text, page = render(results, tmp_path)

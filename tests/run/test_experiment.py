@@ -168,11 +168,21 @@ def test_paired_test() -> None:
     def method(name: str, *scores: float) -> Method:
         return Method(name, {}, scores, {}, ())
 
-    found = method("HeadHunter", 2.0, 3.0, 5.0, 4.0)
-    better = paired_test(found, method("no guidance", 1.0, 1.0, 2.0, 3.5))
+    found, prompts = method("HeadHunter", 2.0, 3.0, 5.0, 4.0), list("abcd")
+    better = paired_test(found, method("no guidance", 1.0, 1.0, 2.0, 3.5), prompts)
     assert better.difference == pytest.approx(1.625)
     assert better.wins == 1.0
     # t = 1.625 / (1.108678 / 2) = 2.9314 with 3 degrees of freedom
     assert better.p_value == pytest.approx(0.03045, abs=1e-4)
-    equal = paired_test(found, found)
+    equal = paired_test(found, found, prompts)
     assert (equal.difference, equal.p_value, equal.wins) == (0.0, 1.0, 0.0)
+    always = paired_test(found, method("no guidance", 1.0, 2.0, 4.0, 3.0), prompts)
+    assert (always.difference, always.se, always.p_value) == (1.0, 0.0, 2.0**-4)
+    # Two prompts of two seeds are two observations: t = 1.625 / 0.375 with 1 degree of freedom.
+    seeds = paired_test(found, method("no guidance", 1.0, 2.0, 3.5, 2.0), list("aabb"))
+    assert (seeds.difference, seeds.se) == pytest.approx((1.375, 0.375))
+    assert seeds.p_value == pytest.approx(0.0847, abs=1e-4)
+    # Each prompt counts the same, however many seeds it has.
+    assert paired_test(found, method("no guidance", 1.0, 2.0, 4.0, 0.0), list("aaab")).difference == 2.5
+    alone = paired_test(method("one", 2.0), method("other", 1.0), ["a"])
+    assert (alone.difference, alone.se, alone.p_value) == (1.0, 0.0, 1.0)

@@ -131,8 +131,12 @@ def test_a_budget_of_time_that_runs_out_stops_at_the_last_round(monkeypatch: pyt
     assert search(30.0 + first) == 1
     assert search(30.0 + first + second - 1) == 1
     assert search(30.0 + first + second) == 2
-    with pytest.raises(StudyError, match="does not pay for the first round"):
+    with pytest.raises(StudyError, match=r"does not pay for the first round .* up to 100 images, and has 27"):
         search(30.0 + first - 1)
+    # Where the store had what came before, nothing says how long an image takes.
+    spending = replace(spending, drawn=0)
+    with pytest.raises(StudyError, match="up to 100 images, and its 5 s are over"):
+        search(5.0)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +216,15 @@ def test_options_of_a_search_are_checked_when_the_study_is_made(study: Study) ->
         replace(study, search="racing", reward=both, combine="pareto")
 
 
+def test_rounds_for_which_there_are_too_few_heads_are_refused_before_anything_is_drawn(
+    study: Study, tmp_path: Path
+) -> None:
+    for search in ("lookahead", "exhaustive", "racing"):
+        with pytest.raises(StudyError, match=r"30 rounds of .* heads to choose from, but there are 6; lower rounds"):
+            run_study(replace(study, search=search, rounds=30), "tiny", tmp_path / "run", trainer=TRAINER)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_first_look_draws_fewer_steps(study: Study, tmp_path: Path) -> None:
     out = tmp_path / "run"
     raced = replace(study, search="racing", search_options={"cheap": 0.5, "share": 1.0}, rounds=1)
@@ -221,4 +234,5 @@ def test_a_first_look_draws_fewer_steps(study: Study, tmp_path: Path) -> None:
     steps = [json.loads(row[0])["steps"] for row in database.execute("SELECT description FROM images")]
     database.close()
     assert steps.count(1) == 6 * 2
+    assert results.images_generated == len(steps)
     assert set(steps) == {1, 2}

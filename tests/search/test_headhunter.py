@@ -14,7 +14,7 @@ from pagopt.errors import StudyError
 from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Round
-from pagopt.search import HeadHunter
+from pagopt.search import HeadHunter, Racing
 
 POOL = [Head(block, head) for block in range(3) for head in range(4)]
 
@@ -92,6 +92,12 @@ def test_standard_error_is_that_of_the_mean() -> None:
 def test_refuses_numbers_below_one(rounds: int, k: int) -> None:
     with pytest.raises(StudyError, match="must be at least 1"):
         HeadHunter(rounds, k)
+
+
+@pytest.mark.parametrize("search", [HeadHunter(20, 3), Racing(20, 3)])
+def test_says_before_the_search_that_the_pool_is_too_small(search: HeadHunter | Racing) -> None:
+    with pytest.raises(StudyError, match="20 rounds of 3 heads need 60 heads to choose from, but there are 48"):
+        search.images(48, 16)
 
 
 def test_refuses_a_pool_that_is_too_small() -> None:

@@ -105,6 +105,12 @@ def test_refuses_numbers_out_of_range(rounds: int, beam: float, says: str) -> No
         Lookahead(rounds, beam)  # type: ignore[arg-type]
 
 
+def test_says_before_the_search_that_the_pool_is_too_small() -> None:
+    with pytest.raises(StudyError, match="30 rounds of a pair need 60 heads to choose from, but there are 48"):
+        Lookahead(30).images(48, 16)
+    assert Lookahead(24, beam=2).images(48, 1) == sum(range(2, 49, 2)) + 24
+
+
 def test_refuses_a_pool_that_is_too_small() -> None:
     world = World(0, heads=7, tasks=2)
     with pytest.raises(StudyError, match="4 rounds of a pair need 8 heads to choose from, but there are 7"):

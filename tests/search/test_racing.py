@@ -13,7 +13,7 @@ from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search import HeadHunter
 from pagopt.search.race import rungs
-from pagopt.search.racing import Racing
+from pagopt.search.racing import SUREST, Racing
 from tests.search.landscape import World
 
 
@@ -45,7 +45,7 @@ def test_rungs_keep_to_the_budget_and_use_it(candidates: int, tasks: int, best: 
 @pytest.mark.parametrize("seed", range(5))
 def test_with_every_image_it_selects_what_the_exhaustive_search_selects(seed: int) -> None:
     world = World(seed, heads=18, tasks=6, noise=0.05)
-    all_in = Racing(rounds=3, heads_per_round=2, share=1.0, confidence=1 - 1e-9, start=1.0, rescue=0.0, seed=seed)
+    all_in = Racing(rounds=3, heads_per_round=2, share=1.0, confidence=SUREST, start=1.0, rescue=0.0, seed=seed)
     raced, trace = all_in.run(world, world.pool, Recipe(scale=2.0), tasks=6)
     hunted, reference = HeadHunter(3, 2).run(world, world.pool, Recipe(scale=2.0), 6)
     assert raced == hunted
@@ -114,6 +114,39 @@ def test_a_first_look_that_disagrees_is_dropped() -> None:
     assert "less than 0.5: all heads raced" in trace[0].note
 
 
+@pytest.mark.parametrize("honest", [True, False])
+@pytest.mark.parametrize("tasks", [1, 2, 4, 5, 6, 8])
+@pytest.mark.parametrize(("rounds", "each"), [(2, 2), (5, 3)])
+def test_a_first_look_may_be_dropped_with_few_tasks(rounds: int, each: int, tasks: int, honest: bool) -> None:
+    world = World(1, noise=0.3, tasks=tasks)
+    world.honest = honest
+    search = Racing(rounds, each, cheap=0.25)
+    _, trace = search.run(world, world.pool, Recipe(), tasks=tasks)
+    assert len(world.drawn) + 0.25 * len(world.looked) <= search.images(48, tasks)
+    if not honest:
+        assert len(trace[0].scores) == 48
+        assert "all heads raced" in trace[0].note
+
+
+def test_a_budget_pays_for_a_first_look_that_is_dropped_or_is_refused_before_it() -> None:
+    world = World(1, noise=0.3, tasks=4)
+    world.honest = False
+    fewest = Racing(2, 2, cheap=0.25, share=0.01).images(48, 4)
+    with pytest.raises(StudyError, match=rf"at least {fewest} images with it; the budget is {fewest - 1}"):
+        Racing(2, 2, cheap=0.25, budget=fewest - 1).run(world, world.pool, Recipe(), tasks=4)
+    assert not world.looked
+    assert not world.drawn
+    _, trace = Racing(2, 2, cheap=0.25, budget=fewest).run(world, world.pool, Recipe(), tasks=4)
+    assert len(trace[0].scores) == 48
+    assert len(world.drawn) + 0.25 * len(world.looked) <= fewest
+
+
+def test_a_first_look_says_how_many_heads_showed_that_it_can_be_trusted() -> None:
+    world = World(1, heads=12, noise=0.3)
+    _, trace = Racing(1, 2, cheap=0.5).run(world, world.pool, Recipe(), tasks=16)
+    assert "(rank correlation of 12 heads)" in trace[0].note
+
+
 def test_the_trace_says_who_took_part_and_how_sure_it_is() -> None:
     world = World(2)
     rounds: list[Round] = []
@@ -147,7 +180,8 @@ def test_the_same_seed_races_alike() -> None:
         ({"start": 1.5}, "start must be above 0 and at most 1, not 1.5"),
         ({"rescue": -0.1}, "rescue must be from 0 to 1"),
         ({"cheap": 1.0}, "cheap must be above 0 and below 1"),
-        ({"confidence": 1.0}, "confidence must be at least 0.5 and below 1"),
+        ({"confidence": 1.0}, "confidence must be at least 0.5 and at most 0.99975, not 1.0: .* 4000 draws"),
+        ({"confidence": 0.9999}, "confidence must be at least 0.5 and at most 0.99975"),
     ],
 )
 def test_refuses_numbers_out_of_range(wrong: dict[str, float], says: str) -> None:

@@ -79,7 +79,7 @@ def _tuned(rows: list[TrialRow], best: list[int], goals: list[Goal], noise: np.r
     for place, number in enumerate(best, 1):
         name = "tuned" if len(goals) == 1 else f"front {place} (trial {number})"
         entries.append((name, Recipe.from_dict(rows[number].recipe), number))
-    methods = []
+    methods, prompts = [], [prompt for prompt, _ in HELD_OUT]
     for name, recipe, trial in entries:
         gain = 0.0 if trial is None else np.mean(list(rows[trial].objective.values())) - rows[0].values[0]
         scores = tuple((levels + gain + noise.normal(0, 0.5, len(HELD_OUT))).tolist())
@@ -107,7 +107,7 @@ def _tuned(rows: list[TrialRow], best: list[int], goals: list[Goal], noise: np.r
         best=best,
         methods=methods,
         tests={
-            one.method.name: [paired_test(one.method, other.method) for other in others]
+            one.method.name: [paired_test(one.method, other.method, prompts) for other in others]
             for one in methods
             if one.trial is not None
         },

@@ -35,6 +35,31 @@ def test_what_does_not_vary_stays() -> None:
     assert point.steps == 12
 
 
+def test_values_with_a_step_are_without_rounding_errors() -> None:
+    """Optuna gives 0.4 + 2 * 0.1, which is 0.6000000000000001 and guides one step of 20 more than 0.6."""
+    for low, step, high in (
+        (0.4, 0.1, 1.0),
+        (0.05, 0.05, 0.95),
+        (0.0, 1 / 3, 1.0),
+        (1e-7, 1e-8, 3e-7),
+        (0.5, 25.0, 900.0),
+    ):
+        drawn = space({"scale": {"low": low, "high": high, "step": step}})
+        count = round((high - low) / step)
+        for k in range(count + 1):
+            point = drawn.draw(lambda name, parameter, k=k: parameter.low + k * parameter.step)
+            assert point.values["scale"] == pytest.approx(low + k * step, rel=1e-10)
+            assert len(repr(point.values["scale"])) <= 16
+    stops = space({"stop": {"low": 0.4, "high": 1, "step": 0.1}}, steps=20)
+    assert stops.draw(lambda name, parameter: 0.4 + 2 * 0.1).recipe.interval == (0.0, 0.6)
+
+
+def test_a_recipe_with_rounding_errors_is_still_a_point_of_the_space() -> None:
+    recipe = Recipe(heads=ORDER, strength=0.1 + 0.2, scale=2.0, cfg=1.0)
+    drawn = space({"strength": {"low": 0.1, "high": 1.0, "step": 0.1}}, recipe)
+    assert first_points(drawn)[0]["as it was"].values == {"strength": 0.3}
+
+
 def test_a_fixed_value_wins_over_the_recipes() -> None:
     assert space({"scale": 3.5, "strength": [0, 1]}).draw(last).recipe.scale == 3.5
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 
 from pagopt.cli import main
 from pagopt.errors import StudyError
-from pagopt.tuning.storage import open_storage, shown
+from pagopt.recipe import Recipe
+from pagopt.tuning import Tuning, tune
+from pagopt.tuning.plan import finished_trials
+from pagopt.tuning.storage import address_of, file_of, open_storage, shown
+from tests.tune.conftest import TRAINER
 
 
 @pytest.mark.parametrize(
@@ -52,3 +59,72 @@ def test_the_command_says_at_once_that_a_database_cannot_be_reached(
     assert "error: the storage postgresql://me:***@127.0.0.1:1/base cannot be reached" in said
     assert "geheim" not in said
     assert not list((tmp_path / "run" / "store" / "images").rglob("*.webp")), "before anything is drawn"
+
+
+@pytest.mark.parametrize("name", ["what?", "50%20off", "a#b", "{brace}", "x y"])
+def test_a_folder_may_be_called_anything(name: str, tmp_path: Path) -> None:
+    out = tmp_path / name / "run"
+    address = address_of(out / "tuning.db")
+    assert file_of(address) == out / "tuning.db"
+    assert finished_trials(None, out, "tiny") == 0
+    out.mkdir(parents=True)
+    study = optuna.create_study(storage=open_storage(address), study_name="tiny")
+    study.tell(study.ask(), 1.0)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (out / "tuning.db").is_file()
+    assert finished_trials(None, out, "tiny") == 1
+    assert shown(address) == address
+
+
+def test_files_are_what_they_hold_or_what_their_name_says(tmp_path: Path) -> None:
+    assert (
+        address_of(tmp_path / "my.journal") == address_of(str(tmp_path / "my.journal")) == str(tmp_path / "my.journal")
+    )
+    assert address_of(str(tmp_path / "my.sqlite3")) == f"sqlite:///{tmp_path / 'my.sqlite3'}"
+    optuna.create_study(storage=open_storage(str(tmp_path / "old.db")), study_name="kept in a journal")
+    optuna.create_study(storage=open_storage(f"sqlite:///{tmp_path / 'data'}"), study_name="kept in a database")
+    assert address_of(tmp_path / "old.db") == str(tmp_path / "old.db")
+    assert address_of(tmp_path / "data") == f"sqlite:///{tmp_path / 'data'}"
+    assert address_of("postgresql://me@host/base") == "postgresql://me@host/base"
+    assert file_of("sqlite:///:memory:") is file_of("postgresql://me@host/base") is None
+
+
+def test_a_storage_that_is_no_address_is_refused_before_a_model_is_loaded(
+    make: Callable[..., Tuning], tmp_path: Path
+) -> None:
+    storage: Any = optuna.storages.InMemoryStorage()
+    tuning = make(study={"model": str(tmp_path / "no such model")})
+    with pytest.raises(StudyError, match="storage is a InMemoryStorage, and has to be an address"):
+        tune(tuning, "tiny", tmp_path / "run", trainer=TRAINER, storage=storage)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"sampler": optuna.samplers.TPESampler()},
+            "sampler is TPESampler, and has to be a name, .* tpe, random, .*sampler_options",
+        ),
+        ({"sampler": optuna.samplers.TPESampler}, "sampler is TPESampler, and has to be a name"),
+        (
+            {"pruner": optuna.pruners.MedianPruner()},
+            "pruner is MedianPruner, and has to be a name, .* median, .*pruner_options",
+        ),
+        ({"recipe": Recipe("L1.H1")}, r"recipe is a Recipe, and has to be text, .* Save a Recipe, as recipe.save"),
+        ({"recipe": Path("start.json")}, "and has to be text"),
+    ],
+)
+def test_objects_in_place_of_names_are_refused(given: dict[str, Any], says: str, make: Callable[..., Tuning]) -> None:
+    with pytest.raises(StudyError, match=says):
+        make(**given)
+
+
+def test_a_path_is_a_storage(make: Callable[..., Tuning], tmp_path: Path) -> None:
+    base = tmp_path / "50%?" / "base.db"
+    base.parent.mkdir()
+    found = tune(make(trials=2), "tiny", tmp_path / "run", trainer=TRAINER, storage=base)
+    assert len(found.trials) == 2
+    assert base.is_file()
+    assert finished_trials(base, tmp_path / "run", "tiny") == 2
+    assert not (tmp_path / "run" / "tuning.db").exists()
