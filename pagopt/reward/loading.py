@@ -20,8 +20,9 @@ from typing import Any
 
 from pagopt.errors import PagoptError, RewardError, UnknownName
 from pagopt.reward.hardware import gpu_hint
-from pagopt.reward.identity import LOADED, arguments_of, signature_of
+from pagopt.reward.identity import arguments_of, signature_of
 from pagopt.reward.protocol import FunctionReward, Reward
+from pagopt.reward.source import LOADED
 
 __all__ = ["RewardInfo", "available_rewards", "describe_rewards", "load_reward"]
 
