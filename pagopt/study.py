@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from pagopt import checked
 from pagopt.combine import combination
 from pagopt.errors import StudyError, UnknownName
 from pagopt.models import Weights
@@ -119,8 +120,8 @@ class Study:
             seeds = getattr(self, name)
             if seeds is not None and len(seeds) != len(prompts):
                 raise StudyError(f"{name} needs one seed for each of the {len(prompts)} prompts, not {len(seeds)}")
-            if any(seed < 0 for seed in seeds or ()):
-                raise StudyError(f"{name} must not be negative: {seeds}")
+            if seeds is not None:
+                object.__setattr__(self, name, [checked.seed(seed, f"each of {name}") for seed in seeds])
         if any(not scale > 1 for scale in self.cfg_scales):
             raise StudyError(f"cfg_scales must be above 1 (1 is no guidance), not {self.cfg_scales}")
         seen = set(self.tasks()) & set(self.held_out_tasks())

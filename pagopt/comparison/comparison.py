@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pagopt import checked
 from pagopt.comparison.entrants import Entrant
 from pagopt.errors import StudyError
 from pagopt.models import Weights
@@ -90,8 +91,7 @@ class Comparison:
         _check_prompts(self.tuning_prompts, "the tuning prompts")
         if self.seeds < 1:
             raise StudyError(f"seeds must be at least 1, not {self.seeds}: it is how many seeds each prompt gets")
-        if self.first_seed < 0:
-            raise StudyError(f"first_seed must not be negative: {self.first_seed}")
+        object.__setattr__(self, "first_seed", checked.seed(self.first_seed, "first_seed"))
         if len(self.tasks()) < 2:
             raise StudyError(
                 f"a comparison takes at least 2 tasks, and there is {len(self.tasks())}: give more prompts, or more "

@@ -147,6 +147,32 @@ def test_recipes_that_do_nothing_share_one_image(renderer: Renderer, store: Stor
     assert np.ptp(table["brightness"], axis=0).max() == 0
 
 
+def test_equal_recipes_share_their_images(renderer: Renderer, store: Store) -> None:
+    one = Recipe("L1.H0", target="blur", target_options={"sigma": 1.0})
+    evaluate = evaluator(renderer, store, "brightness")
+    table = evaluate([one, one.replace(target_options={"sigma": 1})], TASKS)["brightness"]
+    assert evaluate.images_generated == len(TASKS)
+    np.testing.assert_array_equal(table[0], table[1])
+
+
+def test_seeds_of_any_kind(renderer: Renderer, store: Store) -> None:
+    evaluate = evaluator(renderer, store, "brightness")
+    tasks = [Task("house", seed) for seed in (1, True, np.int64(1), np.uint8(1), torch.tensor(1))]
+    assert len(set(evaluate.keys(RECIPES[:1], tasks)[0])) == 1
+    assert {type(task.seed) for task in tasks} == {int}
+    assert len(evaluate(RECIPES[:1], tasks)["brightness"][0]) == 5
+    assert evaluate.images_generated == 1
+    renderer.render([Job(RECIPES[0], Task("house", np.uint64(2**64 - 1)))])  # type: ignore[arg-type]
+    for seed in (1.0, "1", None, np.float32(1)):
+        with pytest.raises(StudyError, match="a seed must be a whole number"):
+            Task("house", seed)  # type: ignore[arg-type]
+    for seed in (-1, 2**64):
+        with pytest.raises(StudyError, match=r"must not be negative, nor 2\*\*64 or more"):
+            Task("house", seed)
+    with pytest.raises(StudyError, match="a prompt is a text, not 3"):
+        Task(3, 1)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 def test_the_batch_size_changes_no_score_to_speak_of(renderer: Renderer, store: Store, batch_size: int) -> None:
     table = evaluator(renderer, store, "brightness", batch_size=batch_size)(RECIPES, TASKS)["brightness"]
