@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
@@ -18,13 +15,14 @@ from pagopt.errors import StoreError, StudyError, Terminated
 from pagopt.evaluate.generation import Batch, Generation
 from pagopt.evaluate.progress import Progress
 from pagopt.evaluate.ranks import announced, together
+from pagopt.evaluate.trainer import check_whole
 from pagopt.looks import KIND, Looks, measure
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task, check_offload
 from pagopt.reward import Reward
 from pagopt.store import Store
 
-__all__ = ["Evaluator", "make_trainer"]
+__all__ = ["Evaluator"]
 
 
 class Evaluator:
@@ -39,7 +37,8 @@ class Evaluator:
         progress: Shows how far it is.
 
     Raises:
-        StudyError: If ``batch_size`` is below 1, or networks are to be offloaded on the CPU.
+        StudyError: If ``batch_size`` is below 1, networks are to be offloaded on the CPU, or the ``Trainer`` leaves out
+            part of what it is given.
     """
 
     def __init__(
@@ -54,6 +53,7 @@ class Evaluator:
         if batch_size < 1:
             raise StudyError(f"batch_size must be at least 1, not {batch_size}")
         check_offload(renderer.offload, trainer.strategy.root_device)
+        check_whole(trainer)
         self.renderer = renderer
         self.rewards = rewards
         self.store = store
@@ -178,32 +178,3 @@ class Evaluator:
             with together():
                 table = self.trainer.strategy.broadcast(table)
         return table
-
-
-def make_trainer(**options: Any) -> Trainer:
-    """A ``Trainer`` that only predicts: no logger, no checkpoints, no bar of its own.
-
-    Args:
-        **options: Any option of Lightning's ``Trainer``, which win over these defaults.
-
-    Raises:
-        StudyError: If Lightning does not take them here, such as a GPU where there is none.
-    """
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-    }
-    if "spawn" in str(options.get("strategy")):
-        raise StudyError(
-            f"trainer.strategy is {options['strategy']}, which starts its processes anew for every round of a search: "
-            "take ddp"
-        )
-    try:
-        return Trainer(**{**quiet, **options})
-    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
-        usual = inspect.signature(Trainer).parameters
-        said = [f"trainer.{k} {value}" for k, value in options.items() if k not in usual or value != usual[k].default]
-        given = ", ".join(said) or "its defaults"
-        raise StudyError(f"Lightning's Trainer does not take {given} here: {str(error).splitlines()[0]}") from error

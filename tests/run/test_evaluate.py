@@ -9,10 +9,11 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
 from pagopt.cli import main
-from pagopt.errors import RewardError, StudyError
+from pagopt.errors import RewardError, StudyError, UnknownName
 from pagopt.evaluate import Evaluator, make_trainer
 from pagopt.models import load_pipeline
 from pagopt.recipe import Recipe
@@ -205,5 +206,22 @@ def test_refuses_nothing(renderer: Renderer, store: Store) -> None:
 
 
 def test_an_option_that_a_trainer_does_not_have() -> None:
-    with pytest.raises(StudyError, match=r"does not take trainer\.gpus 8 here: .*unexpected keyword argument 'gpus'"):
+    with pytest.raises(UnknownName, match=r"option of Lightning's Trainer 'gpus'\. Known: accelerator, "):
         make_trainer(gpus=8)
+    with pytest.raises(UnknownName, match=r"'acelerator'\. Did you mean 'accelerator'\?") as caught:
+        make_trainer(accelerator="cpu", acelerator="cpu")
+    assert "cpu" not in str(caught.value), "what is right is not blamed"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("limit_predict_batches", 1), ("limit_predict_batches", 0.5), ("fast_dev_run", True), ("fast_dev_run", 2)],
+)
+def test_a_trainer_that_leaves_images_out(renderer: Renderer, store: Store, option: str, value: float) -> None:
+    says = rf"has {option}={value}, so it would leave images out.* leave the option out"
+    with pytest.raises(StudyError, match=says):
+        make_trainer(accelerator="cpu", **{option: value})
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **{option: value})
+    with pytest.raises(StudyError, match=says):
+        Evaluator(renderer, {"b": load_reward("brightness")}, store, trainer)
+    make_trainer(accelerator="cpu", limit_predict_batches=1.0, fast_dev_run=False)
