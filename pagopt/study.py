@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from importlib.metadata import entry_points
@@ -15,7 +14,7 @@ from pagopt.errors import StudyError, UnknownName
 from pagopt.models import Weights
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
-from pagopt.reward import RewardSpec, check_terms
+from pagopt.reward import RewardSpec, check_terms, specs_of
 from pagopt.search import Racing, Search, make_search
 from pagopt.search.budget import Budget
 from pagopt.targets import make_target
@@ -144,12 +143,12 @@ class Study:
     @property
     def specs(self) -> list[RewardSpec]:
         """The objective as a list."""
-        return _specs(self.reward)
+        return specs_of(self.reward)
 
     @property
     def watched(self) -> list[RewardSpec]:
         """What is reported beside it."""
-        return _specs(self.watch)
+        return specs_of(self.watch)
 
     def recipe(self) -> Recipe:
         """The recipe that the search starts from: everything but the heads."""
@@ -218,11 +217,6 @@ class Study:
 
     def _prompt(self, content: str) -> str:
         return ", ".join(part for part in (self.style, content) if part)
-
-
-def _specs(terms: Sequence[RewardSpec | str] | str) -> list[RewardSpec]:
-    items = [terms] if isinstance(terms, str) else terms
-    return [RewardSpec(term) if isinstance(term, str) else term for term in items]
 
 
 def available_studies(group: str = "pagopt.studies") -> dict[str, Path]:

@@ -12,7 +12,7 @@ from pagopt.heads import Head, HeadMap
 from pagopt.models import Weights
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
-from pagopt.reward import RewardSpec, check_terms
+from pagopt.reward import RewardSpec, check_terms, specs_of
 from pagopt.targets import make_target
 
 __all__ = ["EXAMPLES", "Atlas"]
@@ -105,7 +105,7 @@ class Atlas:
     @property
     def specs(self) -> list[RewardSpec]:
         """The rewards."""
-        return [RewardSpec(term) if isinstance(term, str) else term for term in self.rewards]
+        return specs_of(self.rewards)
 
     def recipe(self) -> Recipe:
         """Everything but the heads."""

@@ -13,7 +13,7 @@ from pagopt.errors import StudyError
 from pagopt.models import Weights
 from pagopt.recipe import Recipe
 from pagopt.render import Task
-from pagopt.reward import RewardSpec, check_terms
+from pagopt.reward import RewardSpec, check_terms, specs_of
 
 __all__ = ["CFG_SCALES", "Comparison", "read_prompts"]
 
@@ -114,7 +114,7 @@ class Comparison:
             StudyError: If no recipe says.
         """
         if self.rewards:
-            return list(self.rewards)
+            return specs_of(self.rewards)
         found: list[RewardSpec] = []
         for spec in (spec for entrant in self.entrants for spec in entrant.objective()):
             if not any((spec.name, spec.args) == (other.name, other.args) for other in found):
