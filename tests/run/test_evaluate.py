@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import accelerate
@@ -13,12 +14,12 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from pagopt.cli import main
-from pagopt.errors import RewardError, StudyError, UnknownName
+from pagopt.errors import RewardError, StoreError, StudyError, UnknownName
 from pagopt.evaluate import Evaluator, make_trainer
 from pagopt.models import load_pipeline
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
-from pagopt.reward import FunctionReward, load_reward
+from pagopt.reward import FunctionReward, Objective, load_reward
 from pagopt.store import Store
 
 TASKS = [Task("red apple", 0), Task("house", 1), Task("cat", 2)]
@@ -174,6 +175,15 @@ def test_seeds_of_any_kind(renderer: Renderer, store: Store) -> None:
         Task(3, 1)  # type: ignore[arg-type]
 
 
+def test_threads_take_turns(renderer: Renderer, store: Store) -> None:
+    """As Optuna's ``study.optimize(..., n_jobs=2)`` calls it; guidance and Trainer are not for two at once."""
+    evaluate = evaluator(renderer, store, "brightness")
+    with ThreadPoolExecutor(2) as pool:
+        tables = list(pool.map(lambda recipe: evaluate([recipe], TASKS)["brightness"], RECIPES))
+    np.testing.assert_array_equal(np.concatenate(tables), evaluate(RECIPES, TASKS)["brightness"])
+    assert evaluate.images_generated == 9
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 def test_the_batch_size_changes_no_score_to_speak_of(renderer: Renderer, store: Store, batch_size: int) -> None:
     table = evaluator(renderer, store, "brightness", batch_size=batch_size)(RECIPES, TASKS)["brightness"]
@@ -203,6 +213,42 @@ def test_refuses_nothing(renderer: Renderer, store: Store) -> None:
         evaluator(renderer, store, "brightness")(RECIPES, [])
     with pytest.raises(StudyError, match="batch_size must be at least 1"):
         evaluator(renderer, store, "brightness", batch_size=0)
+
+
+def test_rewards_and_tasks_in_hand(renderer: Renderer, store: Store) -> None:
+    def redness(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        return [float(np.asarray(image)[..., 0].mean()) for image in images]
+
+    trainer = make_trainer(accelerator="cpu")
+    want = Evaluator(renderer, {"x": FunctionReward(redness)}, store, trainer)(RECIPES, TASKS)["x"]
+    tasks = [("red apple", 0), ["house", np.int64(1)], TASKS[2]]
+    by_label = Evaluator(renderer, {"x": redness}, store, trainer)
+    objective = Evaluator(renderer, Objective(redness), store, trainer)
+    np.testing.assert_array_equal(by_label(RECIPES, tasks)["x"], want)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(objective(RECIPES, tasks)["redness"], want)  # type: ignore[arg-type]
+    assert by_label.images_generated == objective.images_generated == 0
+    assert by_label.missing(RECIPES, tasks) == 0  # type: ignore[arg-type]
+    stored = by_label.stored(RECIPES, TASKS)
+    assert stored is not None
+    np.testing.assert_array_equal(stored["x"], want)
+    assert by_label.stored(RECIPES, [*TASKS, Task("new", 0)]) is None
+
+
+def test_what_is_no_recipe_task_or_store(renderer: Renderer, store: Store) -> None:
+    evaluate = evaluator(renderer, store, "brightness")
+    for recipes, tasks, says in [
+        (RECIPES[0], TASKS, r"recipes and tasks are lists: put the single recipe into one, \[recipe\]"),
+        (RECIPES, TASKS[0], r"put the single task into one, \[task\]"),
+        (["L1.H0"], TASKS, "'L1.H0' is no Recipe: "),
+        (RECIPES, ["house"], "'house' is no task: a prompt and a seed"),
+        (RECIPES, [("house", 1, 2)], "is no task"),
+        (RECIPES, [("house", -1)], "must not be negative"),
+    ]:
+        with pytest.raises(StudyError, match=says):
+            evaluate(recipes, tasks)  # type: ignore[arg-type]
+    for path in (store.folder, str(store.folder)):
+        with pytest.raises(StoreError, match=r"has to be an open Store: with Store\('.*store'\) as store"):
+            Evaluator(renderer, {}, path, make_trainer(accelerator="cpu"))  # type: ignore[arg-type]
 
 
 def test_an_option_that_a_trainer_does_not_have() -> None:
