@@ -80,7 +80,7 @@ class Comparison:
     compile: bool = False
     dtype: str | None = None
     quantize: str | None = None
-    reference: Path | None = None
+    reference: str | Path | None = None
     features: RewardSpec | None = None
     allow_seen: bool = False
     allow_other_model: bool = False
@@ -231,14 +231,14 @@ class Comparison:
                 )
 
 
-def read_prompts(path: Path) -> list[str]:
+def read_prompts(path: str | Path) -> list[str]:
     """A prompt a line, in UTF-8; empty lines and lines that begin with ``#`` are left out.
 
     Raises:
         StudyError: If the file cannot be read, holds no prompt, or one twice.
     """
     try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        lines = Path(path).read_bytes().decode("utf-8-sig").splitlines()
     except OSError as error:
         raise StudyError(f"cannot read the prompts in {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

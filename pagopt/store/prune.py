@@ -55,7 +55,7 @@ class Pruned:
     keys: tuple[str, ...] = ()
 
 
-def needed_by(paths: Iterable[Path]) -> Needed:
+def needed_by(paths: Iterable[str | Path]) -> Needed:
     """What results and recipes need.
 
     Args:
@@ -66,7 +66,7 @@ def needed_by(paths: Iterable[Path]) -> Needed:
     """
     keys: set[str] = set()
     recipes: list[dict[str, Any]] = []
-    for path in paths:
+    for path in map(Path, paths):
         files = sorted(_files(path)) if path.is_dir() else [path]
         if not files:
             raise StoreError(f"the folder {path} holds no {', '.join(FILES[:-1])} or {FILES[-1]} to keep")
