@@ -278,7 +278,7 @@ class Store:
                 self._connections.pop(ended).close()
             new = not self.index.exists() or self.index.stat().st_size == 0
             # Checked by the line above; any thread may close them.
-            connection = sqlite3.connect(self.index, PATIENCE, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(self.index, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(connection, new)
             except BaseException:
