@@ -274,8 +274,9 @@ class Store:
             self._connections, self._process = {}, os.getpid()
         thread = threading.current_thread()
         if thread not in self._connections:
-            for ended in [other for other in self._connections if not other.is_alive()]:
-                self._connections.pop(ended).close()
+            for other in list(self._connections):
+                if not other.is_alive() and (left := self._connections.pop(other, None)) is not None:
+                    left.close()
             new = not self.index.exists() or self.index.stat().st_size == 0
             # Checked by the line above; any thread may close them.
             connection = sqlite3.connect(self.index, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
