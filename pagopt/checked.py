@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pagopt.errors import RecipeError
+import numpy as np
+
+from pagopt.errors import RecipeError, StudyError
 from pagopt.heads import Head, expand_heads
 
 __all__ = [
@@ -17,6 +21,8 @@ __all__ = [
     "no_duplicates",
     "number",
     "options",
+    "scalar",
+    "seed",
     "sorted_strengths",
     "strengths_by_head",
     "unknown_keys",
@@ -74,16 +80,53 @@ def interval(value: Iterable[float]) -> tuple[float, float]:
 
 
 def options(value: Mapping[str, Option] | Iterable[tuple[str, Option]]) -> tuple[tuple[str, Option], ...]:
-    """Options by name, as sorted pairs."""
+    """Options by name, as sorted pairs; numbers are floats, so that ``1`` and ``1.0`` are the same option."""
     try:
         given = dict(value)
     except (TypeError, ValueError):
         given = {"": value}  # type: ignore[dict-item]
-    for name, option in given.items():
-        finite = not isinstance(option, float) or math.isfinite(option)
-        if not (isinstance(name, str) and name and isinstance(option, bool | int | float | str) and finite):
-            raise RecipeError(f"target_options are numbers or words by name, such as {{'sigma': 2.0}}; got {value!r}")
-    return tuple(sorted(given.items()))
+    known = {name: _option(option) for name, option in given.items()}
+    if not all(isinstance(name, str) and name and option is not None for name, option in known.items()):
+        raise RecipeError(f"target_options are numbers or words by name, such as {{'sigma': 2.0}}; got {value!r}")
+    return tuple(sorted((name, option) for name, option in known.items() if option is not None))
+
+
+def _option(value: Any) -> Option | None:
+    """An option in its canonical form; ``None`` if it is none. A whole number that no float holds stays."""
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        whole = int(value)
+        return float(whole) if abs(whole) <= 2**53 else whole
+    if isinstance(value, numbers.Real) and math.isfinite(value):
+        return float(value) + 0.0  # -0.0 becomes 0.0
+    return None
+
+
+def seed(value: Any, name: str = "a seed") -> int:
+    """A whole number of any kind, as an int.
+
+    Args:
+        value: What was given.
+        name: What a message calls it.
+
+    Raises:
+        StudyError: If it is none, or torch's generators do not take it.
+    """
+    try:
+        whole = int(operator.index(value))
+    except TypeError:
+        raise StudyError(f"{name} must be a whole number, not {value!r} ({type(value).__name__})") from None
+    if not 0 <= whole < 2**64:
+        raise StudyError(f"{name} must not be negative, nor 2**64 or more: {whole}")
+    return whole
+
+
+def scalar(value: Any) -> Any:
+    """A NumPy number as Python's own; for ``json.dumps(default=...)``."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r:.80} is a {type(value).__name__}: use numbers, texts, lists and mappings")
 
 
 def number(name: str, value: Any, low: float, high: float = math.inf) -> float:

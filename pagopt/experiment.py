@@ -51,10 +51,10 @@ class Candidate:
 def run_study(
     study: Study,
     name: str,
-    out: Path,
+    out: str | Path,
     batch_size: int = 16,
     trainer: dict[str, Any] | None = None,
-    store: Path | None = None,
+    store: str | Path | None = None,
     offload: str | None = None,
 ) -> Results:
     """Run a study, or go on with it, or return what it found.
@@ -75,7 +75,7 @@ def run_study(
         PagoptError: With what to do about it; everything finished is kept.
     """
     options = trainer or {}
-    folder = Folder(out, configuration(study, name, options))
+    folder = Folder(Path(out), configuration(study, name, options))
     finished = folder.results()
     if finished is not None:
         return finished
@@ -106,7 +106,7 @@ class Run:
         batch_size: int,
         options: dict[str, Any],
         quiet: bool = False,
-        store: Path | None = None,
+        store: str | Path | None = None,
         offload: str | None = None,
         check: Callable[[Run], None] | None = None,
     ) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 __all__ = ["write_bytes", "write_png", "write_text"]
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data`` to ``path`` through a temporary file beside it, then rename.
 
     Args:
@@ -22,6 +22,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OSError: As the system says it (no space, no permission); the old content then still stands.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -34,12 +35,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: str | Path, text: str) -> None:
     """Like :func:`write_bytes`, for text in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_png(path: Path, image: Image.Image) -> None:
+def write_png(path: str | Path, image: Image.Image) -> None:
     """Like :func:`write_bytes`, for an image, without loss."""
     data = io.BytesIO()
     image.save(data, format="PNG")

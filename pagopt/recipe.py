@@ -36,7 +36,7 @@ class Recipe:
         strength: ``u`` in [0, 1] (paper, Eq. 7): one number for all heads, or one for each of ``heads``.
         target: What the attention maps are moved towards; one of :func:`pagopt.targets.known_targets`.
         target_options: Options of the target, such as ``{"sigma": 2.0}`` for ``"blur"``; those left out take their
-            defaults. Kept as sorted pairs.
+            defaults. Kept as sorted pairs, numbers as floats.
         path: How a map gets there as the strength grows; a name in :data:`pagopt.targets.PATHS`.
         scale: ``w >= 0`` (paper, Eq. 5).
         cfg: Classifier-free guidance ``g >= 1`` that the recipe was made for; 1 means none. ``None`` leaves
@@ -88,6 +88,10 @@ class Recipe:
         if not isinstance(path, str) or not path:
             raise RecipeError(f"path must be the name of a path, such as 'straight'; got {path!r}")
         put(self, "path", path)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same, so that equal recipes have equal keys; Python also calls True and 1.0 equal."""
+        return self.key() == other.key() if isinstance(other, Recipe) else NotImplemented
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -174,7 +178,7 @@ class Recipe:
         if provenance is not None:
             content["provenance"] = dataclasses.asdict(provenance)
         try:
-            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=checked.scalar)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"the provenance of the recipe cannot be written as JSON: {error}") from error
         try:

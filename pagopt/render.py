@@ -18,6 +18,7 @@ import torch
 import transformers
 from PIL import Image
 
+from pagopt import checked
 from pagopt.compiled import compile_blocks
 from pagopt.device import is_out_of_memory
 from pagopt.errors import ModelError, StudyError, UnknownName
@@ -41,11 +42,24 @@ _LARGE = 512 * 512
 _DRAWING = 1
 
 
-class Task(NamedTuple):
-    """What to draw: a prompt and the seed of its initial noise."""
-
+class _Task(NamedTuple):
     prompt: str
     seed: int
+
+
+class Task(_Task):
+    """What to draw: a prompt and the seed of its initial noise, a whole number of any kind.
+
+    Raises:
+        StudyError: If they are not, or the seed is negative.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, prompt: str, seed: int) -> Task:
+        if not isinstance(prompt, str):
+            raise StudyError(f"a prompt is a text, not {prompt!r} ({type(prompt).__name__})")
+        return super().__new__(cls, prompt, checked.seed(seed))
 
 
 class Job(NamedTuple):

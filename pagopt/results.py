@@ -176,19 +176,19 @@ class Results:
         """The recipe that the search found."""
         return Recipe.from_dict(self.methods[-1].recipe)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
         write_text(path, json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
 
 
-def load_results(path: Path) -> Results:
+def load_results(path: str | Path) -> Results:
     """Read what :meth:`Results.save` wrote.
 
     Raises:
         StudyError: If the file is damaged or of another schema.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
         if data.pop("schema") != SCHEMA:
             raise ValueError("another schema")
         data["rounds"] = [

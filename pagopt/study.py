@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from pagopt import checked
 from pagopt.combine import combination
 from pagopt.errors import StudyError, UnknownName
 from pagopt.models import Weights
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
-from pagopt.reward import RewardSpec, check_terms
+from pagopt.reward import RewardSpec, check_terms, specs_of
 from pagopt.search import Racing, Search, make_search
 from pagopt.search.budget import Budget
 from pagopt.targets import make_target
@@ -119,8 +119,8 @@ class Study:
             seeds = getattr(self, name)
             if seeds is not None and len(seeds) != len(prompts):
                 raise StudyError(f"{name} needs one seed for each of the {len(prompts)} prompts, not {len(seeds)}")
-            if any(seed < 0 for seed in seeds or ()):
-                raise StudyError(f"{name} must not be negative: {seeds}")
+            if seeds is not None:
+                object.__setattr__(self, name, [checked.seed(seed, f"each of {name}") for seed in seeds])
         if any(not scale > 1 for scale in self.cfg_scales):
             raise StudyError(f"cfg_scales must be above 1 (1 is no guidance), not {self.cfg_scales}")
         seen = set(self.tasks()) & set(self.held_out_tasks())
@@ -143,12 +143,12 @@ class Study:
     @property
     def specs(self) -> list[RewardSpec]:
         """The objective as a list."""
-        return _specs(self.reward)
+        return specs_of(self.reward)
 
     @property
     def watched(self) -> list[RewardSpec]:
         """What is reported beside it."""
-        return _specs(self.watch)
+        return specs_of(self.watch)
 
     def recipe(self) -> Recipe:
         """The recipe that the search starts from: everything but the heads."""
@@ -217,11 +217,6 @@ class Study:
 
     def _prompt(self, content: str) -> str:
         return ", ".join(part for part in (self.style, content) if part)
-
-
-def _specs(terms: Sequence[RewardSpec | str] | str) -> list[RewardSpec]:
-    items = [terms] if isinstance(terms, str) else terms
-    return [RewardSpec(term) if isinstance(term, str) else term for term in items]
 
 
 def available_studies(group: str = "pagopt.studies") -> dict[str, Path]:

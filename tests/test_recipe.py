@@ -7,6 +7,7 @@ import json
 import math
 import os
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,12 +113,38 @@ def test_the_two_lines_of_the_readme():
         ({"heads": "L4"}, "is not an address"),
         ({"heads": "L4.H*"}, "depends on the model"),
         ({"heads": [4]}, "4 is no head"),
+        ({"target_options": {"x": math.nan}}, "numbers or words by name"),
+        ({"target_options": {"x": None}}, "numbers or words by name"),
     ],
 )
 def test_values_that_mean_nothing(arguments, words):
     with pytest.raises(RecipeError) as caught:
         Recipe(**({"heads": "L4.H1 L6.H0"} | arguments))
     assert words in str(caught.value)
+
+
+def test_equal_recipes_have_equal_keys():
+    floats = Recipe("L3.H0", target="blur", target_options={"sigma": 1.0}, scale=2.0)
+    for same in (1, np.int64(1), np.float32(1)):
+        other = floats.replace(target_options={"sigma": same})
+        assert other == floats
+        assert (other.key(), hash(other)) == (floats.key(), hash(floats))
+    assert '"target_options":{"sigma":1.0}' in floats.key()  # as it always was
+    assert Recipe(target_options={"x": -0.0}).key() == Recipe(target_options={"x": 0}).key()
+    options = [True, 1, False, 0, "1", "True", 2**53 + 1, float(2**53), 2**60]
+    different = [Recipe(target_options={"x": value}) for value in options]
+    assert len(set(different)) == len({recipe.key() for recipe in different}) == len(options)
+    assert type(dict(different[0].target_options)["x"]) is bool
+    assert floats != "L3.H0"
+
+
+def test_numbers_of_numpy_in_the_provenance(tmp_path):
+    evidence = {"gain": np.float32(0.5), "seeds": [np.int64(3)], "sure": np.bool_(True)}
+    Recipe("L0.H0").save(tmp_path / "r.json", Provenance("m", "f", evidence=evidence))
+    _, provenance = load_recipe(tmp_path / "r.json")
+    assert provenance.evidence == {"gain": 0.5, "seeds": [3], "sure": True}
+    with pytest.raises(RecipeError, match=r"cannot be written as JSON: .* is a object"):
+        Recipe().save(tmp_path / "r.json", Provenance("m", "f", evidence={"a": object()}))
 
 
 def test_unknown_attributes():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -47,6 +48,12 @@ def test_the_recipe_has_everything_but_the_heads() -> None:
     assert made.recipe() == Recipe((), strength=0.5, scale=2.0, cfg=1.5, interval=(0.1, 0.9))
 
 
+def test_seeds_become_plain_data() -> None:
+    made = study(seeds=np.arange(2), held_out_seeds=None)
+    assert made.to_dict()["seeds"] == [0, 1]
+    assert yaml.safe_dump(made.to_dict())
+
+
 def test_one_name_is_one_reward() -> None:
     assert study().specs == [RewardSpec("colorfulness")]
     assert study(reward=[RewardSpec("clip", 2.0)]).specs == [RewardSpec("clip", 2.0)]
@@ -59,7 +66,8 @@ def test_one_name_is_one_reward() -> None:
         ({"prompts": ["red apple", " "]}, "' ' is no prompt"),
         ({"reward": []}, "reward is empty"),
         ({"seeds": [1]}, "one seed for each of the 2 prompts, not 1"),
-        ({"seeds": [1, -1]}, "must not be negative"),
+        ({"seeds": [1, -1]}, "each of seeds must not be negative"),
+        ({"seeds": [1, 2.0]}, "each of seeds must be a whole number"),
         ({"strength": 1.5}, "strength must be a number between 0 and 1"),
         ({"scale": -1.0}, "scale must be a number at least 0"),
         ({"interval": (0.5, 0.5)}, "is empty"),

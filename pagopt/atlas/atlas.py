@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pagopt import checked
 from pagopt.errors import StudyError
 from pagopt.heads import Head, HeadMap
 from pagopt.models import Weights, resolve_model
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
-from pagopt.reward import RewardSpec, check_terms
+from pagopt.reward import RewardSpec, check_terms, specs_of
 from pagopt.targets import make_target
 
 __all__ = ["EXAMPLES", "Atlas"]
@@ -94,8 +95,7 @@ class Atlas:
                 raise StudyError(f"the prompts hold {prompt!r} twice: for more pictures of a prompt there are seeds")
         if self.seeds < 1:
             raise StudyError(f"seeds must be at least 1, not {self.seeds}: it is how many seeds each prompt gets")
-        if self.first_seed < 0:
-            raise StudyError(f"first_seed must not be negative: {self.first_seed}")
+        object.__setattr__(self, "first_seed", checked.seed(self.first_seed, "first_seed"))
         if self.scale == 0 or self.strength == 0:
             raise StudyError("with a scale or a strength of 0 no head does anything")
         check_terms(self.specs)
@@ -106,7 +106,7 @@ class Atlas:
     @property
     def specs(self) -> list[RewardSpec]:
         """The rewards."""
-        return [RewardSpec(term) if isinstance(term, str) else term for term in self.rewards]
+        return specs_of(self.rewards)
 
     def recipe(self) -> Recipe:
         """Everything but the heads."""

@@ -196,7 +196,7 @@ class Findings:
                 rows.writerow([name, measure, *("" if math.isnan(value) else f"{value:.6g}" for value in numbers)])
         return text.getvalue()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write JSON; :func:`load_findings` reads it."""
         data = {"schema": SCHEMA, **asdict(self)}
         for row in data["effects"].values():
@@ -205,7 +205,7 @@ class Findings:
         write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
-def load_findings(path: Path | str) -> Findings:
+def load_findings(path: str | Path) -> Findings:
     """Read ``atlas.json``.
 
     Raises:

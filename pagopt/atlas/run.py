@@ -39,8 +39,8 @@ FILES = {"page": "atlas.html", "pictures": "heads.png", "effects": "effects.png"
 
 def run_atlas(
     atlas: Atlas,
-    out: Path,
-    store: Path | None = None,
+    out: str | Path,
+    store: str | Path | None = None,
     batch_size: int = 16,
     trainer: dict[str, Any] | None = None,
     offload: str | None = None,
@@ -61,6 +61,7 @@ def run_atlas(
     Raises:
         PagoptError: With what to do about it; everything finished is kept.
     """
+    out = Path(out)
     outputs = Outputs(out, "atlas", "atlas")
     rewards = Objective(atlas.specs).rewards if atlas.specs else {}
     options = trainer or {}

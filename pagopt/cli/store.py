@@ -66,8 +66,8 @@ def parser() -> ArgumentParser:
         type=str,
         action="append",
         default=[],
-        help="prune: what these need stays: a results.json, comparison.json or recipe file, or a folder with such at "
-        "any depth. May be repeated. Alone: everything else goes.",
+        help="prune: what these need stays: a results.json, comparison.json, atlas.json or recipe file, or a folder "
+        "with such at any depth. May be repeated. Alone: everything else goes.",
     )
     command.add_argument(
         "--max_size", type=str | None, help="prune: oldest first, until the images take so much: 500MB, 50GB."

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pagopt import checked
 from pagopt.comparison.entrants import Entrant
 from pagopt.errors import StudyError
 from pagopt.models import Weights
 from pagopt.recipe import Recipe
 from pagopt.render import Task
-from pagopt.reward import RewardSpec, check_terms
+from pagopt.reward import RewardSpec, check_terms, specs_of
 
 __all__ = ["CFG_SCALES", "Comparison", "read_prompts"]
 
@@ -79,7 +80,7 @@ class Comparison:
     compile: bool = False
     dtype: str | None = None
     quantize: str | None = None
-    reference: Path | None = None
+    reference: str | Path | None = None
     features: RewardSpec | None = None
     allow_seen: bool = False
     allow_other_model: bool = False
@@ -90,8 +91,7 @@ class Comparison:
         _check_prompts(self.tuning_prompts, "the tuning prompts")
         if self.seeds < 1:
             raise StudyError(f"seeds must be at least 1, not {self.seeds}: it is how many seeds each prompt gets")
-        if self.first_seed < 0:
-            raise StudyError(f"first_seed must not be negative: {self.first_seed}")
+        object.__setattr__(self, "first_seed", checked.seed(self.first_seed, "first_seed"))
         if len(self.tasks()) < 2:
             raise StudyError(
                 f"a comparison takes at least 2 tasks, and there is {len(self.tasks())}: give more prompts, or more "
@@ -114,7 +114,7 @@ class Comparison:
             StudyError: If no recipe says.
         """
         if self.rewards:
-            return list(self.rewards)
+            return specs_of(self.rewards)
         found: list[RewardSpec] = []
         for spec in (spec for entrant in self.entrants for spec in entrant.objective()):
             if not any((spec.name, spec.args) == (other.name, other.args) for other in found):
@@ -231,14 +231,14 @@ class Comparison:
                 )
 
 
-def read_prompts(path: Path) -> list[str]:
+def read_prompts(path: str | Path) -> list[str]:
     """A prompt a line, in UTF-8; empty lines and lines that begin with ``#`` are left out.
 
     Raises:
         StudyError: If the file cannot be read, holds no prompt, or one twice.
     """
     try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        lines = Path(path).read_bytes().decode("utf-8-sig").splitlines()
     except OSError as error:
         raise StudyError(f"cannot read the prompts in {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

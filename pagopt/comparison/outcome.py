@@ -140,6 +140,6 @@ class Outcome:
         """One of the differences."""
         return next(d for d in self.differences if (d.method, d.against, d.reward) == (method, against, reward))
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
         write_text(path, json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, ensure_ascii=False) + "\n")

@@ -130,12 +130,13 @@ def first_extractor(rewards: Mapping[str, Reward], searched: Collection[str]) ->
     return None
 
 
-def read_references(folder: Path) -> list[Image.Image]:
+def read_references(folder: str | Path) -> list[Image.Image]:
     """All pictures in a folder and in folders within it, in the order of their names, RGB, on white.
 
     Raises:
         StudyError: If the folder or a picture cannot be read, or there are too few.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise StudyError(f"--reference takes a folder of pictures, and {folder} is none")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))

@@ -31,8 +31,8 @@ __all__ = ["run_comparison"]
 
 def run_comparison(
     comparison: Comparison,
-    out: Path,
-    store: Path | None = None,
+    out: str | Path,
+    store: str | Path | None = None,
     batch_size: int = 16,
     trainer: dict[str, Any] | None = None,
     offload: str | None = None,
@@ -55,7 +55,7 @@ def run_comparison(
     """
     if batch_size < 1:
         raise StudyError(f"batch_size must be at least 1, not {batch_size}")
-    run = Run(comparison, Folder(out), store or out / "store", batch_size, trainer or {}, offload)
+    run = Run(comparison, Folder(Path(out)), Path(store or Path(out) / "store"), batch_size, trainer or {}, offload)
     try:
         return run()
     finally:

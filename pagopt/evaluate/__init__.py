@@ -7,10 +7,11 @@ scoring only.
 
 from __future__ import annotations
 
-from pagopt.evaluate.evaluator import Evaluator, make_trainer
+from pagopt.evaluate.evaluator import Evaluator
 from pagopt.evaluate.generation import Generation
 from pagopt.evaluate.precision import at_load
 from pagopt.evaluate.progress import Progress
 from pagopt.evaluate.ranks import together
+from pagopt.evaluate.trainer import make_trainer
 
 __all__ = ["Evaluator", "Generation", "Progress", "at_load", "make_trainer", "together"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
@@ -18,34 +18,43 @@ from pagopt.errors import StoreError, StudyError, Terminated
 from pagopt.evaluate.generation import Batch, Generation
 from pagopt.evaluate.progress import Progress
 from pagopt.evaluate.ranks import announced, together
+from pagopt.evaluate.trainer import check_whole
 from pagopt.looks import KIND, Looks, measure
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task, check_offload
-from pagopt.reward import Reward
+from pagopt.reward import Objective, rewards_by_label
 from pagopt.store import Store
 
-__all__ = ["Evaluator", "make_trainer"]
+__all__ = ["Evaluator"]
+
+
+T = TypeVar("T")
+TURN = threading.RLock()
+"""Held by the thread that evaluates: guidance in a pipeline and loops of a ``Trainer`` are not for several at once."""
 
 
 class Evaluator:
-    """Scores recipes on tasks.
+    """Scores recipes on tasks. Threads take turns.
 
     Args:
         renderer: Draws the images.
-        rewards: Rewards by label.
-        store: Keeps images and scores.
+        rewards: An objective, or rewards (or functions) by label.
+        store: Keeps images and scores. Whoever opened it closes it.
         trainer: Any Lightning ``Trainer``; see :func:`make_trainer`.
         batch_size: Jobs in one batch, on each process.
         progress: Shows how far it is.
 
     Raises:
-        StudyError: If ``batch_size`` is below 1, or networks are to be offloaded on the CPU.
+        StudyError: If ``batch_size`` is below 1, networks are to be offloaded on the CPU, or the ``Trainer`` leaves out
+            part of what it is given.
+        RewardError: If the rewards are none.
+        StoreError: If the store is not opened.
     """
 
     def __init__(
         self,
         renderer: Renderer,
-        rewards: Mapping[str, Reward],
+        rewards: Objective | Mapping[str, Any],
         store: Store,
         trainer: Trainer,
         batch_size: int = 16,
@@ -53,9 +62,16 @@ class Evaluator:
     ) -> None:
         if batch_size < 1:
             raise StudyError(f"batch_size must be at least 1, not {batch_size}")
+        if not isinstance(store, Store):
+            name = repr(str(store)) if isinstance(store, (str, Path)) else "folder"
+            raise StoreError(
+                f"store is a {type(store).__name__}, and has to be an open Store: with Store({name}) as store: ..., "
+                "which closes it when all is done"
+            )
         check_offload(renderer.offload, trainer.strategy.root_device)
+        check_whole(trainer)
         self.renderer = renderer
-        self.rewards = rewards
+        self.rewards = rewards_by_label(rewards)
         self.store = store
         self.trainer = trainer
         self.batch_size = batch_size
@@ -63,7 +79,7 @@ class Evaluator:
         # Keys must not depend on when Lightning converts the networks, so that happens here, once.
         if not str(trainer.precision).endswith("-true") or trainer.precision == "32-true":
             renderer.look()
-        self.module = Generation(renderer, rewards, store, str(trainer.precision))
+        self.module = Generation(renderer, self.rewards, store, str(trainer.precision))
         self.fingerprint = renderer.fingerprint
         trainer.precision_plugin.convert_module(torch.nn.ModuleDict(renderer.modules()))
         if trainer.world_size > 1:
@@ -73,50 +89,60 @@ class Evaluator:
 
     def keys(self, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> list[list[str]]:
         """The store keys of the images, recipe by recipe."""
+        recipes, tasks = _asked(recipes, tasks)
         return [[self.module.key(Job(recipe, task)) for task in tasks] for recipe in recipes]
 
     def __call__(self, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> dict[str, NDArray[np.float64]]:
         """Score every recipe on every task.
 
+        On several processes the first one decides for all what is missing: others may be filling the store meanwhile.
+
         Args:
             recipes: At least one.
-            tasks: The same prompts and seeds for every recipe, so that differences are paired.
+            tasks: The same prompts and seeds for every recipe, so that differences are paired. Plain pairs will do.
 
         Returns:
             For every reward a table ``(n_recipes, n_tasks)``, higher is better; the same on every process.
 
         Raises:
-            StudyError: Without recipes or tasks.
+            StudyError: Without recipes or tasks, or if they are something else.
             RewardError: If a reward fails; it names reward, prompt and image file.
             GuidanceError: If a recipe cannot be applied.
             StoreError: If the store cannot be read or written.
         """
+        recipes, tasks = _asked(recipes, tasks)
         if not recipes or not tasks:
             raise StudyError("nothing to evaluate: give at least one recipe and one prompt")
-        keys = self.keys(recipes, tasks)
-        # Task by task, so that a batch holds many candidates of one task: what they share is computed once.
-        jobs = {
-            row[number]: Job(recipe, task)
-            for number, task in enumerate(tasks)
-            for recipe, row in zip(recipes, keys, strict=True)
-        }
-        incomplete = self._incomplete(list(jobs))
-        todo = [job for key, job in jobs.items() if key in incomplete]
-        if self.progress is not None:
-            self.progress.add(len(recipes) * len(tasks) - len(todo))
-        if todo:
-            missing = len(self.store.missing_images(jobs))
-            self._predict(todo)
-            self.images_generated += missing
-        return self._table(keys)
+        with TURN:
+            keys = self.keys(recipes, tasks)
+            # Task by task, so that a batch holds many candidates of one task: what they share is computed once.
+            jobs = {
+                row[number]: Job(recipe, task)
+                for number, task in enumerate(tasks)
+                for recipe, row in zip(recipes, keys, strict=True)
+            }
+            if self.trainer.world_size > 1 and not _joined():
+                self.launch()
+            incomplete, missing = self._first(
+                lambda: (self._incomplete(list(jobs)), len(self.store.missing_images(jobs)))
+            )
+            todo = [job for key, job in jobs.items() if key in incomplete]
+            if self.progress is not None:
+                self.progress.add(len(recipes) * len(tasks) - len(todo))
+            if todo:
+                self._predict(todo)
+                self.images_generated += missing
+            return self._first(lambda: self._table(keys))
 
     def launch(self) -> None:
         """Start the other processes, if there are any and they do not run yet.
 
-        Lightning starts them in the first predict loop, and there is none where the store has everything. Whoever lets
-        one process decide for all calls this before the first decision, on every process.
+        Lightning starts them in the first predict loop, by running the script again: they read the store later than
+        the first process, and may find more in it. Whoever lets one process decide for all calls this before the first
+        decision, on every process; the first evaluation does so itself.
         """
-        self._predict([])
+        with TURN:
+            self._predict([])
 
     def looks(self, keys: Sequence[str]) -> list[Looks]:
         """How the images with these keys look. They were measured when they were drawn; older ones are now.
@@ -130,10 +156,28 @@ class Evaluator:
         return [{**known, **new}[key] for key in keys]
 
     def missing(self, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> int:
-        """How many of these images, or of their scores, would have to be made."""
+        """How many of these images, or of their scores, would have to be made.
+
+        Of several processes the first one counts. Before they are launched each counts by itself, so nothing that they
+        do together may depend on it.
+        """
         keys = [key for row in self.keys(recipes, tasks) for key in row]
-        incomplete = self._incomplete(keys)
+        incomplete = self._first(lambda: self._incomplete(keys))
         return sum(key in incomplete for key in keys)
+
+    def stored(self, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> dict[str, NDArray[np.float64]] | None:
+        """The table of scores, if the store has all of it: nothing is drawn, and no other process is asked."""
+        keys = self.keys(recipes, tasks)
+        return None if self._incomplete([key for row in keys for key in row]) else self._table(keys)
+
+    def _first(self, find: Callable[[], T]) -> T:
+        """What the first process finds, on all of them once they run together."""
+        if not _joined():
+            return find()
+        found = find() if self.trainer.is_global_zero else None
+        with together():
+            agreed: T = self.trainer.strategy.broadcast(found)
+        return agreed
 
     def _incomplete(self, keys: Sequence[str]) -> set[str]:
         """Keys whose image or any of whose scores is missing."""
@@ -165,47 +209,38 @@ class Evaluator:
             self.progress.finish()
 
     def _table(self, keys: Sequence[Sequence[str]]) -> dict[str, NDArray[np.float64]]:
-        """Read the scores back; rank 0 reads for all, so that all decide on the same numbers."""
+        """Read the scores back."""
         table: dict[str, NDArray[np.float64]] = {}
-        # Before the first predict loop there is no process group, and every process reads the same store.
-        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if self.trainer.is_global_zero or not shared:
-            for label, reward in self.rewards.items():
-                scores = self.store.get_scores(reward.key(), [key for row in keys for key in row])
-                lost = [key for row in keys for key in row if key not in scores]
-                if lost:
-                    raise StoreError(f"{len(lost)} scores of {label} did not reach the store; run again to go on")
-                table[label] = np.array([[scores[key] for key in row] for row in keys], dtype=np.float64)
-        if shared:
-            with together():
-                table = self.trainer.strategy.broadcast(table)
+        for label, reward in self.rewards.items():
+            scores = self.store.get_scores(reward.key(), [key for row in keys for key in row])
+            lost = [key for row in keys for key in row if key not in scores]
+            if lost:
+                raise StoreError(f"{len(lost)} scores of {label} did not reach the store; run again to go on")
+            table[label] = np.array([[scores[key] for key in row] for row in keys], dtype=np.float64)
         return table
 
 
-def make_trainer(**options: Any) -> Trainer:
-    """A ``Trainer`` that only predicts: no logger, no checkpoints, no bar of its own.
+def _joined() -> bool:
+    """Whether this process can talk to the others; Lightning sees to that in the first predict loop."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
-    Args:
-        **options: Any option of Lightning's ``Trainer``, which win over these defaults.
+
+def _asked(recipes: Iterable[Recipe], tasks: Iterable[Any]) -> tuple[list[Recipe], list[Task]]:
+    """Recipes and tasks as lists.
 
     Raises:
-        StudyError: If Lightning does not take them here, such as a GPU where there is none.
+        StudyError: If one is no recipe or no task.
     """
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-    }
-    if "spawn" in str(options.get("strategy")):
-        raise StudyError(
-            f"trainer.strategy is {options['strategy']}, which starts its processes anew for every round of a search: "
-            "take ddp"
-        )
-    try:
-        return Trainer(**{**quiet, **options})
-    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
-        usual = inspect.signature(Trainer).parameters
-        said = [f"trainer.{k} {value}" for k, value in options.items() if k not in usual or value != usual[k].default]
-        given = ", ".join(said) or "its defaults"
-        raise StudyError(f"Lightning's Trainer does not take {given} here: {str(error).splitlines()[0]}") from error
+    if isinstance(recipes, Recipe) or isinstance(tasks, Task):
+        one = "recipe" if isinstance(recipes, Recipe) else "task"
+        raise StudyError(f"recipes and tasks are lists: put the single {one} into one, [{one}]")
+    rows = list(recipes)
+    for recipe in rows:
+        if not isinstance(recipe, Recipe):
+            raise StudyError(f"{recipe!r:.80} is no Recipe: Recipe(...) makes one, Recipe.load(path) reads one")
+    found = []
+    for task in tasks:
+        if not isinstance(task, (tuple, list)) or len(task) != 2:
+            raise StudyError(f"{task!r:.80} is no task: a prompt and a seed, such as Task('red apple', 3)")
+        found.append(task if isinstance(task, Task) else Task(*task))
+    return rows, found

@@ -15,7 +15,7 @@ from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer
 from pagopt.reward import Reward
 from pagopt.reward.hardware import move_reward
-from pagopt.reward.identity import source_of
+from pagopt.reward.source import source_of
 from pagopt.store import Store
 from pagopt.targets import known_targets
 

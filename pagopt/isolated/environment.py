@@ -87,20 +87,20 @@ class Environment:
         return dict(sorted(found.items()))
 
 
-def installed(folder: Path | None = None) -> list[Environment]:
+def installed(folder: str | Path | None = None) -> list[Environment]:
     """All environments, also unfinished ones, by name.
 
     Args:
         folder: Instead of :func:`home`.
     """
-    place = (folder or home()) / "environments"
+    place = Path(folder or home()) / "environments"
     folders = [item for item in place.iterdir() if item.is_dir()] if place.is_dir() else []
     return [environment_in(item) for item in sorted(folders) if not item.name.startswith(".")]
 
 
-def find_environment(record: Record, folder: Path | None = None) -> Environment:
+def find_environment(record: Record, folder: str | Path | None = None) -> Environment:
     """Where a record's environment is, or would be; look at ``ready``."""
-    return environment_in((folder or home()) / "environments" / f"{record.name}-{record.digest()}")
+    return environment_in(Path(folder or home()) / "environments" / f"{record.name}-{record.digest()}")
 
 
 def find_record(name: str) -> Record:
@@ -126,7 +126,7 @@ def not_installed(record: Record) -> str:
     return f"pagopt rewards install {record.name if brought else record.path}"
 
 
-def remove(name: str, folder: Path | None = None) -> list[Path]:
+def remove(name: str, folder: str | Path | None = None) -> list[Path]:
     """Remove all environments of a record, finished or not.
 
     Returns:
@@ -139,7 +139,7 @@ def remove(name: str, folder: Path | None = None) -> list[Path]:
     found = [item.folder for item in every if item.name == name]
     if not found:
         names = ", ".join(sorted({item.name for item in every})) or "none"
-        place = (folder or home()) / "environments"
+        place = Path(folder or home()) / "environments"
         raise RewardError(f"there is no environment of {name!r} in {place}. Known: {names}.")
     for item in found:
         clear(item)

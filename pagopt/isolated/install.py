@@ -35,10 +35,10 @@ __all__ = ["install"]
 def install(
     record: Record,
     *,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     python: str | None = None,
     pins: Sequence[str] = (),
-    constraint: Path | None = None,
+    constraint: str | Path | None = None,
     installer: str = "auto",
     force: bool = False,
     say: Callable[[str], None] = print,
@@ -84,7 +84,7 @@ def _build(
     made: Environment,
     python: str | None,
     pins: list[str],
-    constraint: Path | None,
+    constraint: str | Path | None,
     installer: str,
     say: Callable[[str], None],
 ) -> Environment:
@@ -107,7 +107,7 @@ def _build(
         write_text(site_packages(made.folder) / INHERIT, lines)
     pip = [str(made.python), "-I", "-m", "pip", "install", "--disable-pip-version-check"]
     pip = [uv, "pip", "install", "--python", str(made.python)] if uv else pip
-    pip += ["--constraint", str(constraint.absolute())] if constraint else []
+    pip += ["--constraint", str(Path(constraint).absolute())] if constraint else []
     needed, alone = _pinned(record.resolved(record.requirements), record.resolved(record.no_deps), pins)
     say(f"{record.name} 2/4: {len(needed)} requirements with what they need" + (" (uv)" if uv else ""))
     if needed:

@@ -19,6 +19,11 @@ from typing import Any
 from pagopt.errors import RewardError
 from pagopt.isolated import worker
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["Died", "Life", "clean_variables", "say"]
 
 SCRIPT = Path(worker.__file__)
@@ -61,13 +66,13 @@ class Life:
                 stderr=subprocess.PIPE,
                 env={**clean_variables(python), **variables},
                 start_new_session=True,
-                pipesize=PIPE,
             )
         except OSError as error:
             raise RewardError(
                 f"{name}: cannot start {python}: {error.strerror}. Build its environment again: "
                 f"pagopt rewards install {name} --force"
             ) from error
+        _widen(self.process)
         self.words: deque[str] = deque(maxlen=KEPT)
         # Not a method: a running thread would keep this object, and with it the process, alive.
         self.threads = [threading.Thread(target=_listen, args=(name, self.process, self.words), daemon=True)]
@@ -107,6 +112,16 @@ class Life:
         """What it said last, for an error message."""
         self.threads[0].join(GRACE if self.process.poll() is not None else 0)
         return "\nIts last words:\n" + "\n".join(f"  {line}" for line in self.words) if self.words else ""
+
+
+def _widen(process: subprocess.Popen[bytes]) -> None:
+    """Make its pipes larger; where the system refuses, as when this user's have their share already, they stay."""
+    resize = getattr(fcntl, "F_SETPIPE_SZ", None)
+    if fcntl is None or resize is None:
+        return
+    for stream in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(stream, resize, PIPE)  # type: ignore[arg-type]
 
 
 def _listen(name: str, process: subprocess.Popen[bytes], words: deque[str]) -> None:

@@ -152,9 +152,10 @@ def stored(run: Run, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> int:
 
 def replayed(run: Run) -> int:
     """How many images of the search the store has, followed round by round as far as it decides them."""
-    if stored(run, [PLAIN], run.tasks) < len(run.tasks):
+    plain = run.evaluator.stored([PLAIN], run.tasks)
+    if plain is None:
         return 0
-    run.measure_baseline()
+    baseline = {label: table[0] for label, table in plain.items()}
     found = 0
 
     def read(recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0) -> Ranking:
@@ -162,11 +163,11 @@ def replayed(run: Run) -> int:
         if part != 1:
             raise Missing  # what was drawn with fewer steps is not looked up
         chosen = run.tasks if tasks is None else [run.tasks[i] for i in tasks]
-        here = stored(run, recipes, chosen)
-        found += here
-        if here < len(recipes) * len(chosen):
+        found += stored(run, recipes, chosen)
+        table = run.evaluator.stored(recipes, chosen)
+        if table is None:
             raise Missing
-        return run.rank(recipes, tasks)
+        return run.objective.rank(table, baseline)
 
     with contextlib.suppress(Missing):
         run.searcher.run(read, run.pool, run.study.recipe(), len(run.tasks))

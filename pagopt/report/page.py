@@ -18,7 +18,7 @@ from pagopt.summary import passing
 __all__ = ["SHOWN", "write_report"]
 
 
-def write_report(results: Results, image: Callable[[str], Image.Image], path: Path) -> None:
+def write_report(results: Results, image: Callable[[str], Image.Image], path: str | Path) -> None:
     """Write the page of a search: one HTML file that needs no network and no other file.
 
     Args:

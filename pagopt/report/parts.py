@@ -28,7 +28,7 @@ SHOWN = 24
 """Held-out tasks whose pictures are shown: the first ones, never chosen ones."""
 
 
-def render(template: str, context: Mapping[str, Any], path: Path, package: str = "pagopt.report") -> None:
+def render(template: str, context: Mapping[str, Any], path: str | Path, package: str = "pagopt.report") -> None:
     """Write a page.
 
     Args:

@@ -53,7 +53,7 @@ def draw_sheet(
     return sheet
 
 
-def write_sheet(results: Results, image: Callable[[str], Image.Image], path: Path, tasks: int = 8) -> None:
+def write_sheet(results: Results, image: Callable[[str], Image.Image], path: str | Path, tasks: int = 8) -> None:
     """Write what every method draws for the first held-out tasks (the first ones, never chosen ones).
 
     Args:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pagopt.reward.loading import RewardInfo, available_rewards, describe_rewards, load_reward
-from pagopt.reward.objective import Objective, RewardSpec, check_terms
+from pagopt.reward.loading import RewardInfo, as_reward, available_rewards, describe_rewards, load_reward
+from pagopt.reward.objective import Objective, rewards_by_label
 from pagopt.reward.protocol import FunctionReward, Reward
+from pagopt.reward.spec import RewardSpec, check_terms, specs_of
 
 __all__ = [
     "FunctionReward",
@@ -12,8 +13,11 @@ __all__ = [
     "Reward",
     "RewardInfo",
     "RewardSpec",
+    "as_reward",
     "available_rewards",
     "check_terms",
     "describe_rewards",
     "load_reward",
+    "rewards_by_label",
+    "specs_of",
 ]

@@ -1,4 +1,4 @@
-"""What a reward's scores depend on, as plain JSON: its code and its arguments.
+"""What a reward's scores depend on beside its code (`source.py`), as plain JSON: arguments, files, state.
 
 The store keeps scores under it.
 """
@@ -9,7 +9,6 @@ import functools
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from types import FunctionType, MethodType
@@ -20,9 +19,7 @@ import torch
 
 from pagopt.errors import RewardError
 
-__all__ = ["LOADED", "add_file", "arguments_of", "canonical", "plain", "signature_of", "source_of", "state_of"]
-
-LOADED = "_pagopt_source"  # sha256 of the source that the loader ran; the file may have changed since
+__all__ = ["add_file", "arguments_of", "canonical", "plain", "signature_of", "state_of"]
 
 WHOLE = 64 * 2**20  # bytes; of larger files samples are hashed
 
@@ -88,30 +85,6 @@ def arguments_of(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
         return {}
     bound.apply_defaults()
     return dict(bound.arguments)
-
-
-def source_of(thing: Any) -> str:
-    """sha256 of the source that defines a class, function or object: its whole file, or its compiled code.
-
-    The whole file, since a function may call its neighbours. A changed comment costs a scoring, a missed
-    change would cost the truth.
-    """
-    if isinstance(thing, functools.partial):
-        return source_of(thing.func)
-    if isinstance(thing, MethodType):
-        return source_of(thing.__func__)
-    if not isinstance(thing, (type, FunctionType)):
-        return source_of(type(thing))
-    module = sys.modules.get(thing.__module__)
-    if hasattr(module, LOADED):
-        return str(getattr(module, LOADED))
-    file = getattr(module, "__file__", None)
-    if file is not None and Path(file).is_file():
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    if isinstance(thing, FunctionType):  # typed in at a prompt
-        code = thing.__code__
-        return hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names)).encode()).hexdigest()
-    return ""
 
 
 def state_of(function: Any) -> Any:

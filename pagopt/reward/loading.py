@@ -20,10 +20,11 @@ from typing import Any
 
 from pagopt.errors import PagoptError, RewardError, UnknownName
 from pagopt.reward.hardware import gpu_hint
-from pagopt.reward.identity import LOADED, arguments_of, signature_of
+from pagopt.reward.identity import arguments_of, signature_of
 from pagopt.reward.protocol import FunctionReward, Reward
+from pagopt.reward.source import LOADED
 
-__all__ = ["RewardInfo", "available_rewards", "describe_rewards", "load_reward"]
+__all__ = ["RewardInfo", "as_reward", "available_rewards", "describe_rewards", "load_reward"]
 
 GROUP = "pagopt.rewards"
 OWN = 'A reward of your own is "path/to/file.py:name" or "package.module:Name".'
@@ -159,6 +160,50 @@ def _attribute(name: str, module: ModuleType, attribute: str) -> Any:
     raise RewardError(f"{module.__file__}: {UnknownName('function or class', attribute, own)}", reward=name)
 
 
+def as_reward(thing: Any, name: str | None = None, args: dict[str, Any] | None = None) -> Reward:
+    """A reward from what a user has in hand.
+
+    Args:
+        thing: A :class:`Reward`, which stays as it is; or a function ``f(images, prompts) -> scores``, or an object
+            with such a ``__call__``.
+        name: What errors and tables call it; by default its own name.
+        args: Further arguments of a function; its key is then made of them instead of what the function carries.
+
+    Raises:
+        RewardError: If it is none, such as a class of which no object was made, or its arguments do not fit.
+    """
+    if isinstance(thing, Reward):
+        return thing
+    known = name or str(getattr(thing, "__name__", type(thing).__name__))
+    if isinstance(thing, type):
+        raise RewardError(f"{known!r} is a class; a reward is an object of it: {thing.__name__}(...)", reward=known)
+    if isinstance(thing, str):
+        raise RewardError(f"{thing!r} is a name; load_reward({thing!r}) makes the reward", reward=thing)
+    if not callable(thing):
+        raise RewardError(
+            f"{known!r} is a {type(thing).__name__}; a reward is a function, a class or a Reward", reward=known
+        )
+    batch = ("images", "prompts")
+    _check_arguments(known, thing, batch, args or {})
+    if args is None:
+        return FunctionReward(thing, name)
+    arguments = dict(list(arguments_of(thing, batch, args).items())[2:])
+    return FunctionReward(partial(thing, **args) if args else thing, name, arguments)
+
+
+def _check_arguments(name: str, thing: Any, positional: tuple[str, ...], args: dict[str, Any]) -> None:
+    """Make sure that a function or class takes these arguments."""
+    try:
+        signature_of(thing).bind(*positional, **args)
+    except TypeError as error:
+        raise RewardError(
+            f"reward {name!r}: {error}. It is {getattr(thing, '__name__', name)}{signature_of(thing)}, and got "
+            + (_listed(args) or "nothing")
+            + ("; a reward function takes images and prompts first." if positional else "."),
+            reward=name,
+        ) from error
+
+
 def _make(name: str, thing: Any, args: dict[str, Any]) -> Reward:
     if isinstance(thing, Reward):
         if args:
@@ -167,28 +212,13 @@ def _make(name: str, thing: Any, args: dict[str, Any]) -> Reward:
                 reward=name,
             )
         return thing
-    if not callable(thing):
-        raise RewardError(
-            f"{name!r} is a {type(thing).__name__}; a reward is a function, a class or a Reward", reward=name
-        )
-    is_class = isinstance(thing, type)
-    positional = () if is_class else ("images", "prompts")
+    if not isinstance(thing, type):
+        return as_reward(thing, name, args)
     if inspect.isabstract(thing):
         raise RewardError(f"{name!r} is abstract: it must define score(images, prompts)", reward=name)
-    if is_class and not issubclass(thing, Reward) and "__call__" not in dir(thing):
+    if not issubclass(thing, Reward) and "__call__" not in dir(thing):
         raise RewardError(f"{name!r} has no __call__(images, prompts); subclass pagopt.reward.Reward", reward=name)
-    try:
-        signature_of(thing).bind(*positional, **args)
-    except TypeError as error:
-        raise RewardError(
-            f"reward {name!r}: {error}. It is {getattr(thing, '__name__', name)}{signature_of(thing)}, and got "
-            + (_listed(args) or "nothing")
-            + ("." if is_class else "; a reward function takes images and prompts first."),
-            reward=name,
-        ) from error
-    if not is_class:
-        known = dict(list(arguments_of(thing, positional, args).items())[2:])
-        return FunctionReward(partial(thing, **args) if args else thing, name, known)
+    _check_arguments(name, thing, (), args)
     try:
         made = thing(**args)
     except PagoptError:

@@ -2,95 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pagopt.combine import Bound, Limit, Ranking, Scores, Term, Tolerance, combination, fronts
+from pagopt.combine import Limit, Ranking, Scores, Term, combination, fronts
 from pagopt.combine.scores import limits_of, scale_of
 from pagopt.errors import RewardError
-from pagopt.reward.identity import canonical, plain
-from pagopt.reward.loading import load_reward
+from pagopt.reward.loading import as_reward, load_reward
 from pagopt.reward.protocol import Reward
+from pagopt.reward.spec import RewardSpec, check_terms, labels_of, specs_of
 
-__all__ = ["Objective", "RewardSpec", "check_terms"]
-
-
-@dataclass(frozen=True)
-class RewardSpec:
-    """One term of an objective.
-
-    Args:
-        name: As :func:`~pagopt.reward.load_reward` takes it.
-        weight: Its weight; negative where lower is better, never 0.
-        args: Arguments of the reward.
-        at_least: For ``combine: thresholds``, what its mean has to reach: a number in its own unit, or "baseline" or
-            "baseline - 0.5 sd", measured against the unguided images.
-        at_most: The same for what its mean must not go beyond.
-        tolerance: For ``combine: lexicographic``, up to which difference two recipes count as equal on it: a number in
-            its own unit, "0.5 sd" of the unguided images, or "1 se" of the difference of two recipes.
-
-    Raises:
-        RewardError: For a weight that is 0 or not finite, an empty name, or a limit or tolerance that is none.
-    """
-
-    name: str
-    weight: float = 1.0
-    args: dict[str, Any] = field(default_factory=dict)
-    at_least: float | str | None = None
-    at_most: float | str | None = None
-    tolerance: float | str | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise RewardError("a reward needs a name; `pagopt rewards` lists them")
-        if self.name[0] in "[{":  # what the command line could not read as a list of terms, it takes for a name
-            raise RewardError(
-                f"{self.name} is no reward's name, and no list of rewards: each is a name, or has `name` and, if need "
-                "be, `weight`, `args`, `at_least`, `at_most`, `tolerance`, as in [{name: clip, weight: 2}, sharpness]"
-            )
-        if not isinstance(self.args, Mapping) or not all(isinstance(key, str) for key in self.args):
-            raise RewardError(
-                f"the args of reward {self.name!r} are {self.args!r}, not names with values", reward=self.name
-            )
-        if not math.isfinite(self.weight) or self.weight == 0:
-            raise RewardError(
-                f"the weight of reward {self.name!r} is {self.weight}: it must be a finite number other "
-                "than 0, negative where lower is better",
-                reward=self.name,
-            )
-        self.term(self.name)
-
-    def term(self, label: str) -> Term:
-        """As a combination sees it."""
-        limits = {"at_least": self.at_least, "at_most": self.at_most}
-        return Term(
-            label,
-            float(self.weight),
-            {
-                kind: Bound.parse(value, f"{kind} of reward {self.name!r}")
-                for kind, value in limits.items()
-                if value is not None
-            },
-            None
-            if self.tolerance is None
-            else Tolerance.parse(self.tolerance, f"the tolerance of reward {self.name!r}"),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON, for a study's configuration and a recipe's provenance; what was not asked for is left out."""
-        args = {key: plain(value, f"{self.name}: {key!r}") for key, value in self.args.items()}
-        asked = {"at_least": self.at_least, "at_most": self.at_most, "tolerance": self.tolerance}
-        return {
-            "name": self.name,
-            "weight": float(self.weight),
-            "args": args,
-            **{key: value for key, value in asked.items() if value is not None},
-        }
+__all__ = ["Objective", "rewards_by_label"]
 
 
 class Objective:
@@ -105,7 +30,8 @@ class Objective:
     and races of recipes can take differences of; where :attr:`additive` is true, the order is that of its means.
 
     Args:
-        terms: Specs, or just names, or rewards that are already made (weight 1). At least one.
+        terms: A list of specs, names, or what is already made (weight 1): rewards, functions ``f(images, prompts)``,
+            objects with such a ``__call__``. At least one; a single one but a name needs no list.
         combine: How several are combined.
 
     Attributes:
@@ -120,16 +46,20 @@ class Objective:
         UnknownName: If there is no such combination.
     """
 
-    def __init__(self, terms: Sequence[RewardSpec | str | Reward], combine: str = "sum") -> None:
-        if isinstance(terms, str) or not terms:
+    def __init__(self, terms: Any, combine: str = "sum") -> None:
+        listed = [terms] if isinstance(terms, RewardSpec) or callable(terms) else terms
+        if isinstance(listed, str) or not isinstance(listed, Iterable) or not (listed := list(listed)):
             raise RewardError("an objective is a list of at least one reward; `pagopt rewards` lists them")
-        self.specs: tuple[RewardSpec, ...] = tuple(_spec(term) for term in terms)
-        self.labels: tuple[str, ...] = _labels(self.specs)
+        given = [term if isinstance(term, (RewardSpec, str)) else as_reward(term) for term in listed]
+        self.specs: tuple[RewardSpec, ...] = tuple(
+            specs_of(RewardSpec(term.name) if isinstance(term, Reward) else term for term in given)
+        )
+        self.labels: tuple[str, ...] = labels_of(self.specs)
         self.combination = combination(combine)
         self.terms: tuple[Term, ...] = check_terms(self.specs, combine)
         made = [
             term if isinstance(term, Reward) else load_reward(spec.name, **spec.args)
-            for term, spec in zip(terms, self.specs, strict=True)
+            for term, spec in zip(given, self.specs, strict=True)
         ]
         self.weights: dict[str, float] = {term.label: term.weight for term in self.terms}
         self.rewards: dict[str, Reward] = dict(zip(self.labels, made, strict=True))
@@ -212,40 +142,16 @@ class Objective:
         return limits_of(self.terms, baseline, tasks)
 
 
-def check_terms(specs: Sequence[RewardSpec], combine: str = "sum") -> tuple[Term, ...]:
-    """The terms of an objective, without making its rewards.
+def rewards_by_label(rewards: Objective | Mapping[str, Any]) -> dict[str, Reward]:
+    """The rewards of an objective, or rewards and functions by label, as rewards.
 
     Raises:
-        RewardError: If these rewards cannot be combined in this way.
-        UnknownName: If there is no such combination.
+        RewardError: If they are something else.
     """
-    terms = tuple(spec.term(label) for spec, label in zip(specs, _labels(specs), strict=True))
-    combination(combine).check(terms)
-    return terms
-
-
-def _spec(term: RewardSpec | str | Reward) -> RewardSpec:
-    if isinstance(term, Reward):
-        return RewardSpec(term.name)
-    return RewardSpec(term) if isinstance(term, str) else term
-
-
-def _labels(specs: Sequence[RewardSpec]) -> tuple[str, ...]:
-    """The shortest of three ways to write the terms that keeps them apart; equal terms are numbered."""
-
-    def full(spec: RewardSpec) -> str:
-        args = ", ".join(f"{key}={canonical(plain(value, key))}" for key, value in sorted(spec.args.items()))
-        return f"{spec.name}({args})" if args else spec.name
-
-    ways: tuple[Callable[[RewardSpec], str], ...] = (
-        lambda spec: spec.name.rpartition(":")[2],
-        lambda spec: spec.name,
-        full,
-    )
-    for way in ways:
-        labels = [way(spec) for spec in specs]
-        if len(set(labels)) == len(labels):
-            return tuple(labels)
-    return tuple(
-        f"{label}#{labels[:i].count(label) + 1}" if label in labels[:i] else label for i, label in enumerate(labels)
+    if isinstance(rewards, Objective):
+        return rewards.rewards
+    if isinstance(rewards, Mapping):
+        return {label: as_reward(reward) for label, reward in rewards.items()}
+    raise RewardError(
+        f"rewards is a {type(rewards).__name__}: give an Objective, or rewards by label, such as {{'mine': reward}}"
     )

@@ -17,7 +17,8 @@ from torch import Tensor
 from pagopt.device import is_out_of_memory
 from pagopt.errors import PagoptError, RewardError
 from pagopt.reward.hardware import gpu_hint
-from pagopt.reward.identity import arguments_of, canonical, plain, source_of, state_of
+from pagopt.reward.identity import arguments_of, canonical, plain, state_of
+from pagopt.reward.source import source_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

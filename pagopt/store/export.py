@@ -22,7 +22,7 @@ FACTS = ("prompt", "seed", "model", "pipeline", "steps", "height", "width", "dty
 SETTINGS = ("heads", "strength", "scale", "cfg", "target", "interval")
 
 
-def export(store: Store, to: Path) -> int:
+def export(store: Store, to: str | Path) -> int:
     """Write all images and their scores.
 
     Args:
@@ -37,6 +37,7 @@ def export(store: Store, to: Path) -> int:
         StoreError: If there is something in the way, an image is damaged, no space is left, or ``pyarrow`` is needed
             and not installed.
     """
+    to = Path(to)
     if to.suffix == ".parquet":
         return _parquet(store, to)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from pagopt.store.store import KEY, Store
 __all__ = ["Needed", "Pruned", "needed_by", "prune"]
 
 BATCH = 500
+FILES = ("results.json", "comparison.json", "atlas.json", "recipe.json")
+"""What runs leave that needs images."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +55,26 @@ class Pruned:
     keys: tuple[str, ...] = ()
 
 
-def needed_by(paths: Iterable[Path]) -> Needed:
+def needed_by(paths: Iterable[str | Path]) -> Needed:
     """What results and recipes need.
 
     Args:
-        paths: Files, or folders whose ``results.json``, ``comparison.json`` and ``recipe.json`` count, at any depth.
+        paths: Files, or folders in which :data:`FILES` count, at any depth.
 
     Raises:
         StoreError: If one is neither, or cannot be read: nothing is removed on a misunderstanding.
     """
     keys: set[str] = set()
     recipes: list[dict[str, Any]] = []
-    for path in paths:
+    for path in map(Path, paths):
         files = sorted(_files(path)) if path.is_dir() else [path]
         if not files:
-            raise StoreError(f"the folder {path} holds no results.json, comparison.json or recipe.json to keep")
+            raise StoreError(f"the folder {path} holds no {', '.join(FILES[:-1])} or {FILES[-1]} to keep")
         for file in files:
             try:
                 data = json.loads(file.read_text(encoding="utf-8"))
-                if isinstance(data, dict) and isinstance(data.get("recipe"), dict):
+                # An atlas has a recipe, too, but needs the images that it names.
+                if isinstance(data, dict) and isinstance(data.get("recipe"), dict) and "images" not in data:
                     recipes.append(as_described(load_recipe(file)[0]))
                     continue
             except (OSError, ValueError, PagoptError) as error:
@@ -121,11 +124,6 @@ def prune(
     return chosen
 
 
-def parts(pruned: Pruned) -> Pruned:
-    """Without the keys, to print."""
-    return replace(pruned, keys=())
-
-
 def _choose(
     store: Store, older_than: float | None, needed: Needed, max_bytes: int | None, only: set[str] | None
 ) -> Pruned:
@@ -155,7 +153,7 @@ def _choose(
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for name in ("results.json", "comparison.json", "recipe.json"):
+    for name in FILES:
         yield from folder.rglob(name)
 
 

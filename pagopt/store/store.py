@@ -12,6 +12,7 @@ import math
 import os
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ CHUNK = 900  # keys in one query; older SQLite takes 999 variables
 
 
 class Store:
-    """Images and scores in a folder.
+    """Images and scores in a folder. Several threads may use one, and several processes one folder.
 
     Args:
         folder: Where; made if it does not exist.
@@ -54,7 +55,7 @@ class Store:
         self.index = self.folder / "index.sqlite"
         self.read_only = read_only
         self._schema = schema.SCHEMA
-        self._connection: sqlite3.Connection | None = None
+        self._connections: dict[threading.Thread, sqlite3.Connection] = {}
         self._process = 0
         self._claims = Claims(self.folder / "claims.lock")
         if read_only and not self.index.is_file():
@@ -260,24 +261,32 @@ class Store:
             return dict(zip(("images", "scores"), self._database().execute(query).fetchone(), strict=True))
 
     def close(self) -> None:
-        """Let go of the index; the next use opens it again."""
-        if self._connection is not None and self._process == os.getpid():
-            self._connection.close()
-        self._connection = None
+        """Let go of the index, in all threads; the next use opens it again."""
+        connections, self._connections = self._connections, {}
+        if self._process == os.getpid():
+            for connection in connections.values():
+                connection.close()
         self._claims.close()
 
     def _database(self) -> sqlite3.Connection:
-        # A connection must not be used on the other side of a fork.
-        if self._connection is None or self._process != os.getpid():
+        """The connection of this thread; SQLite's are not for several at once, nor for the other side of a fork."""
+        if self._process != os.getpid():
+            self._connections, self._process = {}, os.getpid()
+        thread = threading.current_thread()
+        if thread not in self._connections:
+            for other in list(self._connections):
+                if not other.is_alive() and (left := self._connections.pop(other, None)) is not None:
+                    left.close()
             new = not self.index.exists() or self.index.stat().st_size == 0
-            self._connection = sqlite3.connect(self.index, timeout=PATIENCE, isolation_level=None)
-            self._process = os.getpid()
+            # Checked by the line above; any thread may close them.
+            connection = sqlite3.connect(self.index, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             try:
-                self._prepare(self._connection, new)
+                self._prepare(connection, new)
             except BaseException:
-                self.close()
+                connection.close()
                 raise
-        return self._connection
+            self._connections[thread] = connection
+        return self._connections[thread]
 
     def _prepare(self, database: sqlite3.Connection, new: bool) -> None:
         """Check the version, bring it up to date, or make the tables and take in the images that are there."""

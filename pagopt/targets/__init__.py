@@ -17,6 +17,7 @@ A package makes its targets known to the command line by entry points of the gro
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
@@ -77,16 +78,27 @@ def make_target(name: str, options: Mapping[str, Any] | None = None, path: str =
     if name not in known:
         raise UnknownName("perturbation target", name, known)
     kind, given = known[name], dict(options or {})
-    fields: set[str] = {item.name for item in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
-    for option in given:
+    fields: dict[str, Any] = {}
+    if dataclasses.is_dataclass(kind):
+        fields = {item.name: item.type for item in dataclasses.fields(kind)}
+    for option, value in given.items():
         if option not in fields:
             raise UnknownName(f"option of the target {name!r}", option, sorted(fields))
+        # Recipes hold all numbers as floats.
+        if isinstance(value, float) and value.is_integer() and _is_whole(fields[option]):
+            given[option] = int(value)
     try:
         target = kind(**given)
     except TypeError as error:
         raise RecipeError(f"the target {name!r} cannot be made from {given}: {error}") from error
     check_path(path, target)
     return target
+
+
+def _is_whole(kind: Any) -> bool:
+    """Whether a field's type, or its text, takes an int and no float, such as ``int | None``."""
+    names = re.findall(r"\w+", kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind)))
+    return "int" in names and "float" not in names
 
 
 @cache

@@ -158,7 +158,7 @@ class Tuned:
         """The trial of this number."""
         return next(row for row in self.trials if row.number == number)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""
         write_text(path, json.dumps({"kind": KIND, "schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
 
@@ -169,14 +169,14 @@ def means(methods: Sequence[str], tables: Mapping[str, NDArray[np.float64]]) -> 
     return {method: {label: row[place] for label, row in every.items()} for place, method in enumerate(methods)}
 
 
-def load_tuned(path: Path) -> Tuned:
+def load_tuned(path: str | Path) -> Tuned:
     """Read what :meth:`Tuned.save` wrote.
 
     Raises:
         StudyError: If the file is damaged, of another schema, or no tuning's.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
         if data.pop("kind") != KIND or data.pop("schema") != SCHEMA:
             raise ValueError("another kind or schema")
         data["goals"] = [Goal(**goal) for goal in data["goals"]]

@@ -44,13 +44,13 @@ T = TypeVar("T")
 def tune(
     tuning: Tuning,
     name: str,
-    out: Path,
+    out: str | Path,
     batch_size: int = 16,
     trainer: dict[str, Any] | None = None,
-    store: Path | None = None,
+    store: str | Path | None = None,
     storage: str | Path | None = None,
     study_name: str | None = None,
-    artifacts: Path | None = None,
+    artifacts: str | Path | None = None,
     offload: str | None = None,
 ) -> Tuned:
     """Tune a recipe, or go on with it, or return what was found.
@@ -73,12 +73,13 @@ def tune(
     Raises:
         PagoptError: With what to do about it; everything finished is kept.
     """
-    options, address = trainer or {}, address_of(storage or out / DATABASE)
+    options, out = trainer or {}, Path(out)
+    address = address_of(storage or out / DATABASE)
     start, space, folder, finished = opened(tuning, name, out, options)
     if finished is not None and len(finished.trials) >= tuning.trials:
         return finished
     run = TuningRun(tuning, name, folder, start, space, batch_size, options, store, offload=offload)
-    run.artifacts.folder = artifacts or out / "artifacts"
+    run.artifacts.folder = Path(artifacts or out / "artifacts")
     try:
         return run(address, study_name or name)
     finally:
@@ -109,7 +110,7 @@ class TuningRun:
         space: Space,
         batch_size: int,
         options: dict[str, Any],
-        store: Path | None,
+        store: str | Path | None,
         quiet: bool = False,
         offload: str | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pagopt.combine import combination
 from pagopt.errors import StudyError, UnknownName
-from pagopt.reward import RewardSpec, check_terms
+from pagopt.reward import RewardSpec, check_terms, specs_of
 from pagopt.search.interface import check_whole
 from pagopt.study import Study, available_studies
 from pagopt.tuning.diversity import DIVERSITY, check_diversity
@@ -115,7 +115,7 @@ class Tuning:
     @property
     def optimised(self) -> list[RewardSpec]:
         """The objectives beside the study's, but for cost."""
-        return [RewardSpec(item) if isinstance(item, str) else item for item in self.objectives if item != COST]
+        return specs_of(item for item in self.objectives if item != COST)
 
     @property
     def further(self) -> list[RewardSpec]:

@@ -20,9 +20,9 @@ from pagopt.errors import RewardError
 from pagopt_rewards.network import Network, TransformersNetwork, load_transformers, number_type
 from pagopt_rewards.preprocessing import Rounding, preparation, preprocess
 from pagopt_rewards.vocabulary import clip_tokenizer, tokenizer_files
-from pagopt_rewards.weights import code_fingerprint, fingerprint
+from pagopt_rewards.weights import code_fingerprint
 
-__all__ = ["OPEN_CLIP", "Encoder", "folder_fingerprint", "model_folder"]
+__all__ = ["OPEN_CLIP", "Encoder", "model_folder"]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OPEN_CLIP = "open_clip:"
@@ -160,11 +160,6 @@ def model_folder(model: str) -> Path:
 
 def _is_path(name: str) -> bool:
     return name.startswith(("~", ".")) or any(separator in name for separator in ("/", os.sep))
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """sha256 over configuration and weights; large files are sampled."""
-    return fingerprint(*_files(folder))
 
 
 def _files(folder: Path) -> list[Path]:

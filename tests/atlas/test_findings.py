@@ -16,6 +16,7 @@ from pagopt.atlas import Effect, Findings, load_findings
 from pagopt.atlas.findings import MOVED, effects_of
 from pagopt.errors import StudyError
 from pagopt.heads import Head
+from pagopt.store import needed_by
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +116,16 @@ def test_the_table_has_a_line_for_every_head_and_measure(made_up: Findings):
     }
     (light,) = [row for row in rows if (row["perturbed"], row["measure"]) == ("L1.H2", "light")]
     assert (float(light["change"]), float(light["p"]), float(light["plain"])) == (0.2, 0.001, 0.5)
+
+
+def test_a_store_keeps_the_pictures_of_an_atlas(made_up: Findings, tmp_path: Path) -> None:
+    """Alone in a folder, beside other runs, and named itself; its recipe without heads keeps nothing more."""
+    keys = [f"{number:064x}" for number in range(4 * len(made_up.images) + 4)]
+    images = {name: keys[4 * at : 4 * at + 4] for at, name in enumerate(made_up.images)}
+    folder = tmp_path / "runs" / "atlas-emoji"
+    folder.mkdir(parents=True)
+    replace(made_up, images=images, plain=keys[-4:]).save(folder / "atlas.json")
+    for path in (tmp_path / "runs", folder, folder / "atlas.json"):
+        needed = needed_by([path])
+        assert needed.keys == set(keys)
+        assert not needed.recipes

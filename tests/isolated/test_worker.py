@@ -66,6 +66,22 @@ def test_images_and_prompts_arrive_as_they_are(workers: Make, pictures: list[Ima
     assert worker.starts == 1
 
 
+def test_pipes_that_the_system_does_not_widen(
+    workers: Make, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Linux answers once a user's pipes hold all that they may (``pipe-user-pages-soft``)."""
+    fcntl = pytest.importorskip("fcntl")
+    asked: list[int] = []
+
+    def refuse(file: object, command: int, size: int = 0) -> int:
+        asked.append(size)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    assert workers(PLAIN).score(pictures[:1], ["four"]) == [4]
+    assert set(asked) == {2**20}
+
+
 def test_a_class_is_made_once_with_arguments_and_device(workers: Make, pictures: list[Image.Image]) -> None:
     source = """
         class Scorer:

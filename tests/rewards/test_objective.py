@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from pagopt.atlas import Atlas
 from pagopt.errors import RewardError
-from pagopt.reward import Objective, RewardSpec
+from pagopt.reward import Objective, RewardSpec, as_reward, rewards_by_label, specs_of
+from pagopt.study import Study
 from pagopt_rewards.brightness import Brightness
 
 BRIGHT, SHARP = "pagopt_rewards.brightness:Brightness", "pagopt_rewards.sharpness:Sharpness"
@@ -86,9 +90,76 @@ def test_args_are_names_with_values(args: object) -> None:
 def test_an_objective_needs_a_reward() -> None:
     for terms in ([], "clip"):
         with pytest.raises(RewardError, match="a list of at least one reward"):
-            Objective(terms)  # type: ignore[arg-type]
+            Objective(terms)
     with pytest.raises(RewardError, match="needs a name"):
         RewardSpec("")
+
+
+def redness(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+    return [float(np.asarray(image)[..., 0].mean()) for image in images]
+
+
+class Greenness:
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        return [float(np.asarray(image)[..., 1].mean()) for image in images]
+
+
+def test_what_is_already_made_needs_no_file() -> None:
+    red = [Image.new("RGB", (4, 4), (9, 4, 0))]
+    objective = Objective([redness, Greenness(), Brightness(), BRIGHT, RewardSpec(SHARP, 2.0)])
+    assert objective.labels == ("redness", "Greenness", "brightness", "Brightness", "Sharpness")
+    assert [reward(red, [""]).item() for reward in objective.rewards.values()][:2] == [9.0, 4.0]
+    for single in (redness, Greenness(), Brightness(), RewardSpec(BRIGHT)):
+        assert len(Objective(single).rewards) == 1
+    reward = Brightness()
+    assert as_reward(reward) is reward is Objective(reward).rewards["brightness"]
+    assert rewards_by_label(objective) is objective.rewards
+    assert rewards_by_label({"mine": redness})["mine"](red, [""]).item() == 9.0
+
+
+def test_a_closure_is_known_by_what_it_carries() -> None:
+    def by(factor: float) -> Callable[..., list[float]]:
+        return lambda images, prompts: [factor for _ in images]
+
+    first, second, again = (as_reward(by(factor)).key() for factor in (1.0, 2.0, 1.0))
+    assert first == again != second
+
+
+@pytest.mark.parametrize(
+    ("thing", "says"),
+    [
+        (Greenness, r"'Greenness' is a class; a reward is an object of it: Greenness\(\.\.\.\)"),
+        (Brightness, r"'Brightness' is a class"),
+        (lambda images: [0.0], r"too many positional arguments.*takes images and prompts first"),
+        (3, "'int' is a int; a reward is a function, a class or a Reward"),
+    ],
+)
+def test_what_is_no_reward_says_why(thing: object, says: str) -> None:
+    with pytest.raises(RewardError, match=says):
+        Objective([thing])
+    with pytest.raises(RewardError, match=says):
+        rewards_by_label({"x": thing})
+
+
+def test_names_and_lists_are_no_rewards_by_label() -> None:
+    with pytest.raises(RewardError, match=r"'clip' is a name; load_reward\('clip'\) makes the reward"):
+        rewards_by_label({"x": "clip"})
+    with pytest.raises(RewardError, match="rewards is a list: give an Objective, or rewards by label"):
+        rewards_by_label([Brightness()])  # type: ignore[arg-type]
+
+
+def test_plain_data_takes_no_objects() -> None:
+    assert specs_of("clip") == specs_of(["clip"]) == specs_of(RewardSpec("clip")) == [RewardSpec("clip")]
+    says = r'a (brightness|Brightness|redness) object is no name of a reward.*"path/to/file\.py:name"'
+    makers: list[Callable[[], object]] = [
+        lambda: Study(prompts=["a", "b"], reward=Brightness()),  # type: ignore[arg-type]
+        lambda: Study(prompts=["a", "b"], reward=[Brightness(), "colorfulness"]),  # type: ignore[list-item]
+        lambda: Study(prompts=["a", "b"], reward="clip", watch=[redness]),  # type: ignore[list-item]
+        lambda: Atlas(rewards=[Brightness()]),  # type: ignore[list-item]
+    ]
+    for make in makers:
+        with pytest.raises(RewardError, match=says):
+            make()
 
 
 def test_what_cannot_be_combined_says_why() -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import accelerate
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
 from pagopt.cli import main
-from pagopt.errors import RewardError, StudyError
+from pagopt.errors import RewardError, StoreError, StudyError, UnknownName
 from pagopt.evaluate import Evaluator, make_trainer
 from pagopt.models import load_pipeline
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
-from pagopt.reward import FunctionReward, load_reward
+from pagopt.reward import FunctionReward, Objective, load_reward
 from pagopt.store import Store
 
 TASKS = [Task("red apple", 0), Task("house", 1), Task("cat", 2)]
@@ -147,6 +149,41 @@ def test_recipes_that_do_nothing_share_one_image(renderer: Renderer, store: Stor
     assert np.ptp(table["brightness"], axis=0).max() == 0
 
 
+def test_equal_recipes_share_their_images(renderer: Renderer, store: Store) -> None:
+    one = Recipe("L1.H0", target="blur", target_options={"sigma": 1.0})
+    evaluate = evaluator(renderer, store, "brightness")
+    table = evaluate([one, one.replace(target_options={"sigma": 1})], TASKS)["brightness"]
+    assert evaluate.images_generated == len(TASKS)
+    np.testing.assert_array_equal(table[0], table[1])
+
+
+def test_seeds_of_any_kind(renderer: Renderer, store: Store) -> None:
+    evaluate = evaluator(renderer, store, "brightness")
+    tasks = [Task("house", seed) for seed in (1, True, np.int64(1), np.uint8(1), torch.tensor(1))]
+    assert len(set(evaluate.keys(RECIPES[:1], tasks)[0])) == 1
+    assert {type(task.seed) for task in tasks} == {int}
+    assert len(evaluate(RECIPES[:1], tasks)["brightness"][0]) == 5
+    assert evaluate.images_generated == 1
+    renderer.render([Job(RECIPES[0], Task("house", np.uint64(2**64 - 1)))])  # type: ignore[arg-type]
+    for seed in (1.0, "1", None, np.float32(1)):
+        with pytest.raises(StudyError, match="a seed must be a whole number"):
+            Task("house", seed)  # type: ignore[arg-type]
+    for seed in (-1, 2**64):
+        with pytest.raises(StudyError, match=r"must not be negative, nor 2\*\*64 or more"):
+            Task("house", seed)
+    with pytest.raises(StudyError, match="a prompt is a text, not 3"):
+        Task(3, 1)  # type: ignore[arg-type]
+
+
+def test_threads_take_turns(renderer: Renderer, store: Store) -> None:
+    """As Optuna's ``study.optimize(..., n_jobs=2)`` calls it; guidance and Trainer are not for two at once."""
+    evaluate = evaluator(renderer, store, "brightness")
+    with ThreadPoolExecutor(2) as pool:
+        tables = list(pool.map(lambda recipe: evaluate([recipe], TASKS)["brightness"], RECIPES))
+    np.testing.assert_array_equal(np.concatenate(tables), evaluate(RECIPES, TASKS)["brightness"])
+    assert evaluate.images_generated == 9
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 def test_the_batch_size_changes_no_score_to_speak_of(renderer: Renderer, store: Store, batch_size: int) -> None:
     table = evaluator(renderer, store, "brightness", batch_size=batch_size)(RECIPES, TASKS)["brightness"]
@@ -178,6 +215,59 @@ def test_refuses_nothing(renderer: Renderer, store: Store) -> None:
         evaluator(renderer, store, "brightness", batch_size=0)
 
 
+def test_rewards_and_tasks_in_hand(renderer: Renderer, store: Store) -> None:
+    def redness(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        return [float(np.asarray(image)[..., 0].mean()) for image in images]
+
+    trainer = make_trainer(accelerator="cpu")
+    want = Evaluator(renderer, {"x": FunctionReward(redness)}, store, trainer)(RECIPES, TASKS)["x"]
+    tasks = [("red apple", 0), ["house", np.int64(1)], TASKS[2]]
+    by_label = Evaluator(renderer, {"x": redness}, store, trainer)
+    objective = Evaluator(renderer, Objective(redness), store, trainer)
+    np.testing.assert_array_equal(by_label(RECIPES, tasks)["x"], want)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(objective(RECIPES, tasks)["redness"], want)  # type: ignore[arg-type]
+    assert by_label.images_generated == objective.images_generated == 0
+    assert by_label.missing(RECIPES, tasks) == 0  # type: ignore[arg-type]
+    stored = by_label.stored(RECIPES, TASKS)
+    assert stored is not None
+    np.testing.assert_array_equal(stored["x"], want)
+    assert by_label.stored(RECIPES, [*TASKS, Task("new", 0)]) is None
+
+
+def test_what_is_no_recipe_task_or_store(renderer: Renderer, store: Store) -> None:
+    evaluate = evaluator(renderer, store, "brightness")
+    for recipes, tasks, says in [
+        (RECIPES[0], TASKS, r"recipes and tasks are lists: put the single recipe into one, \[recipe\]"),
+        (RECIPES, TASKS[0], r"put the single task into one, \[task\]"),
+        (["L1.H0"], TASKS, "'L1.H0' is no Recipe: "),
+        (RECIPES, ["house"], "'house' is no task: a prompt and a seed"),
+        (RECIPES, [("house", 1, 2)], "is no task"),
+        (RECIPES, [("house", -1)], "must not be negative"),
+    ]:
+        with pytest.raises(StudyError, match=says):
+            evaluate(recipes, tasks)  # type: ignore[arg-type]
+    for path in (store.folder, str(store.folder)):
+        with pytest.raises(StoreError, match=r"has to be an open Store: with Store\('.*store'\) as store"):
+            Evaluator(renderer, {}, path, make_trainer(accelerator="cpu"))  # type: ignore[arg-type]
+
+
 def test_an_option_that_a_trainer_does_not_have() -> None:
-    with pytest.raises(StudyError, match=r"does not take trainer\.gpus 8 here: .*unexpected keyword argument 'gpus'"):
+    with pytest.raises(UnknownName, match=r"option of Lightning's Trainer 'gpus'\. Known: accelerator, "):
         make_trainer(gpus=8)
+    with pytest.raises(UnknownName, match=r"'acelerator'\. Did you mean 'accelerator'\?") as caught:
+        make_trainer(accelerator="cpu", acelerator="cpu")
+    assert "cpu" not in str(caught.value), "what is right is not blamed"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("limit_predict_batches", 1), ("limit_predict_batches", 0.5), ("fast_dev_run", True), ("fast_dev_run", 2)],
+)
+def test_a_trainer_that_leaves_images_out(renderer: Renderer, store: Store, option: str, value: float) -> None:
+    says = rf"has {option}={value}, so it would leave images out.* leave the option out"
+    with pytest.raises(StudyError, match=says):
+        make_trainer(accelerator="cpu", **{option: value})
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **{option: value})
+    with pytest.raises(StudyError, match=says):
+        Evaluator(renderer, {"b": load_reward("brightness")}, store, trainer)
+    make_trainer(accelerator="cpu", limit_predict_batches=1.0, fast_dev_run=False)

@@ -6,6 +6,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,29 @@ def test_a_fork_gets_a_connection_of_its_own(store: Store) -> None:
     assert store._database() is not before
     assert store.has_image(KEY)
     before.close()
+
+
+def test_threads_share_a_store(store: Store) -> None:
+    """Each has a connection of its own; those of threads that ended are closed when another one comes."""
+
+    def write(number: int) -> int:
+        for some in range(10 * number, 10 * number + 10):
+            store.put_images([entry(some)])
+            store.put_scores("clip", {entry(some)[0]: float(some)})
+        return len(store._connections)
+
+    store.put_images([entry(100)])
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(write, range(4))) > 1
+    assert store.counts() == {"images": 41, "scores": 40}
+    for number in range(4, 8):
+        thread = threading.Thread(target=write, args=(number,))
+        thread.start()
+        thread.join()
+    assert len(store._connections) == 2  # this thread's, and the last one's
+    store.close()
+    assert not store._connections
+    assert store.counts()["images"] == 81
 
 
 def test_patience_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

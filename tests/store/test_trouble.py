@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -129,8 +130,7 @@ def test_an_index_of_another_version_or_program(store: Store, tmp_path: Path) ->
         for read_only in (False, True):
             with pytest.raises(StoreError, match=f"has schema {said}, and this version of pagopt knows 1 to 2"):
                 Store(store.folder, read_only)
-        store._connection = sqlite3.connect(store.index, isolation_level=None)
-        store._process = os.getpid()
+        store._connections[threading.current_thread()] = sqlite3.connect(store.index, isolation_level=None)
     store.close()
     other = sqlite3.connect(tmp_path / "index.sqlite")
     other.execute("CREATE TABLE cats (name TEXT)")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagopt.errors import RecipeError, UnknownName
+from pagopt.recipe import Recipe
 from pagopt.targets import PATHS, Target, View, known_targets, make_target, move, register_target
 from pagopt.targets.paths import fisher_rao, log_linear
 from pagopt.targets.view import chunks, widened
@@ -218,12 +219,17 @@ def test_a_target_of_ones_own():
     class FirstToken(Target):
         name: ClassVar[str] = "first_token"
         needs_queries: ClassVar[bool] = False
+        token: int | None = 0
+        by: float = 1.0
 
         def values(self, view, rows):
             return view.v[:, :1].expand(-1, rows.stop - rows.start, -1)
 
     try:
         assert isinstance(make_target("first_token"), FirstToken)
+        recipe = Recipe(target="first_token", target_options={"token": 3, "by": 2})
+        made = make_target("first_token", dict(recipe.target_options))
+        assert (repr(made.token), repr(made.by)) == ("3", "2.0")  # a recipe's numbers are floats
         with pytest.raises(RecipeError, match="no explicit map"):
             make_target("first_token", {}, "fisher_rao")
         with pytest.raises(ValueError, match="there is a target 'first_token' already"):

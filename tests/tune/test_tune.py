@@ -79,7 +79,7 @@ def test_a_finished_one_returns_at_once_and_more_trials_go_on(
     """The store and the study are shared, so going on draws only what is new; and comes to what one run comes to."""
     tuned, done = whole
     before = (done / "results.json").stat().st_mtime_ns
-    assert tune(make(study={"model": tuned.model}), "tiny", done, trainer=TRAINER) == tuned
+    assert tune(make(study={"model": tuned.model}), "tiny", str(done), trainer=TRAINER) == tuned
     assert (done / "results.json").stat().st_mtime_ns == before
     out = tmp_path / "parts"
     less = tune(make(trials=4), "tiny", out, trainer=TRAINER, store=done / "store")
