@@ -29,7 +29,7 @@ from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Renderer, Task
 from pagopt.report import guards, write_report, write_sheet
 from pagopt.results import Estimate, Method, Results, Round
-from pagopt.reward import Objective, Reward
+from pagopt.reward import Objective, Reward, own_keys
 from pagopt.search import TITLES
 from pagopt.search.budget import Budget, Spending, search_within
 from pagopt.search.candidates import found_order
@@ -78,7 +78,9 @@ def run_study(
     folder = Folder(Path(out), configuration(study, name, options))
     finished = folder.results()
     if finished is not None:
-        return finished
+        if finished.own_rewards == own_keys([*study.specs, *study.watched]):
+            return finished
+        folder.renew()
     run = Run(study, name, folder, batch_size, options, store=store, offload=offload)
     try:
         return run()
@@ -118,6 +120,8 @@ class Run:
         self.tasks: list[Task] = study.tasks()
         self.searcher = study.searcher()
         self.budget = Budget() if study.budget is None else Budget.parse(study.budget)
+        for reward in (*self.objective.rewards.values(), *watch.values()):
+            reward.check_prompts([task.prompt for task in (*self.tasks, *study.held_out_tasks())])
         dtype, options = at_load(study.dtype, options)
         self.trainer = make_trainer(**options)  # before the model is loaded, since that may take minutes
         self.weights = Weights.asked(dtype, study.quantize)
@@ -166,11 +170,12 @@ class Run:
             methods.append(self._best([Candidate(f"CFG {g:g}", Recipe(scale=0.0, cfg=g)) for g in study.cfg_scales]))
         if study.compare_layers:
             self.progress.label("single layers")
-            base = study.recipe()
+            base, every = study.recipe(), {site.block for site in self.head_map.sites}
+            among = "" if len(self.layers) == len(every) else f" (of {len(self.layers)})"
             methods.append(
                 self._best(
                     [
-                        Candidate(f"best layer L{layer}", base.replace(heads=self.head_map.layer(layer)))
+                        Candidate(f"best layer L{layer}{among}", base.replace(heads=self.head_map.layer(layer)))
                         for layer in self.layers
                     ]
                 )
@@ -204,7 +209,7 @@ class Run:
         return self.cheaper[steps]
 
     def _evaluator(self, renderer: Renderer, rewards: Mapping[str, Reward]) -> Evaluator:
-        return Evaluator(renderer, rewards, self.store, self.trainer, self.batch_size, self.progress)
+        return Evaluator(renderer, rewards, self.store, self.trainer, self.batch_size, self.progress, strict=False)
 
     def _search(self, start: float) -> tuple[Recipe, list[Round]]:
         """Search within the budget."""
@@ -276,6 +281,7 @@ class Run:
             # The first method is no guidance.
             held_out_limits=self.objective.limits(self.baseline, {label: table[0] for label, table in tables.items()}),
             weights=self.weights.to_dict(),
+            own_rewards=own_keys([*self.study.specs, *self.study.watched]),
         )
 
     def _write(self, results: Results) -> None:

@@ -29,7 +29,7 @@ class Folder:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.config = config
-        self._more = False
+        self._stale = False
         known = path / "config.yaml"
         if known.exists():
             self._check(yaml.safe_load(known.read_text(encoding="utf-8")))
@@ -39,7 +39,7 @@ class Folder:
     def claim(self) -> None:
         """Write the configuration, so that the folder belongs to this study from now on."""
         try:
-            if self._more:  # what the smaller budget found is not this run's end, should it be stopped
+            if self._stale:  # what was found before is not this run's end, should it be stopped
                 (self.path / "results.json").unlink(missing_ok=True)
             write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
         except OSError as error:
@@ -47,16 +47,22 @@ class Folder:
                 f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
             ) from error
 
+    def renew(self) -> None:
+        """What was found no longer holds: a reward has changed."""
+        self._stale = True
+
     def results(self) -> Results | None:
         """The results, if the run is finished; not if it was, with another budget."""
         path = self.path / "results.json"
-        return load_results(path) if path.exists() and not self._more else None
+        return load_results(path) if path.exists() and not self._stale else None
 
     def _check(self, other: Any) -> None:
         if not isinstance(other, dict):
             raise StudyError(f"{self.path / 'config.yaml'} is damaged; choose another folder with --out")
         names = [name for name in {**self.config, **other} if self.config.get(name) != other.get(name)]
-        self._more = "budget" in names
+        if not (self.path / "results.json").exists():
+            return  # nothing was finished that another study could replace; what is drawn lies in the store
+        self._stale = "budget" in names
         if set(names) - {"budget"}:  # with another budget the same study goes on
             changes = "\n".join(f"  {n}: there {other.get(n)!r}, now {self.config.get(n)!r}" for n in sorted(names))
             raise StudyError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pagopt.report.reading import decimals, measured
@@ -11,9 +12,12 @@ __all__ = ["compared", "estimates"]
 
 
 def estimates(column: Sequence[Estimate], *, sign: bool = False) -> list[str]:
-    """``16.1 ± 0.7``: to as many decimals as the largest standard error deserves, as in the report."""
+    """``16.1 ± 0.7``: to as many decimals as the largest standard error deserves, as in the report.
+
+    Where nothing varies, or there is a single task, there is no error to show.
+    """
     places = decimals(estimate.se for estimate in column)
-    return [measured(estimate.mean, estimate.se, places, sign) for estimate in column]
+    return [measured(estimate.mean, estimate.se or math.nan, places, sign) for estimate in column]
 
 
 def compared(names: Sequence[str], tests: Sequence[PairedTest]) -> list[tuple[str, str, str]]:

@@ -148,6 +148,13 @@ def show(results: Results, out: Path, drawn: str) -> None:
             cells.append("" if done.right is None else f"{done.right:.1f} of {len(done.chosen)}")
         rounds.add_row(str(done.number), " ".join(done.chosen), *cells)
     console.print(rounds)
+    for done in results.rounds:
+        values = {estimate.mean for estimate in done.scores.values()}
+        if len(done.scores) > 1 and len(values) == 1:
+            why = (
+                f"all {len(done.scores)} candidates of round {done.number} have one score, so the choice means nothing"
+            )
+            console.print(Text("note: ", "bold yellow") + Text(why), soft_wrap=True)
     console.print()
     table = Table(
         title=f"on {unseen(results.search_tasks, results.held_out_tasks, 'the search')}"

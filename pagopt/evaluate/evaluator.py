@@ -43,6 +43,8 @@ class Evaluator:
         trainer: Any Lightning ``Trainer``; see :func:`make_trainer`.
         batch_size: Jobs in one batch, on each process.
         progress: Shows how far it is.
+        strict: Whether a recipe that does nothing ends the evaluation. Otherwise that is a warning, unless all of
+            several do nothing.
 
     Raises:
         StudyError: If ``batch_size`` is below 1, networks are to be offloaded on the CPU, or the ``Trainer`` leaves out
@@ -59,6 +61,7 @@ class Evaluator:
         trainer: Trainer,
         batch_size: int = 16,
         progress: Progress | None = None,
+        strict: bool = True,
     ) -> None:
         if batch_size < 1:
             raise StudyError(f"batch_size must be at least 1, not {batch_size}")
@@ -80,6 +83,7 @@ class Evaluator:
         if not str(trainer.precision).endswith("-true") or trainer.precision == "32-true":
             renderer.look()
         self.module = Generation(renderer, self.rewards, store, str(trainer.precision))
+        self.module.strict = strict
         self.fingerprint = renderer.fingerprint
         trainer.precision_plugin.convert_module(torch.nn.ModuleDict(renderer.modules()))
         if trainer.world_size > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from PIL import Image
 
-from pagopt.errors import RewardError
+from pagopt.errors import GuidanceError, RewardError
 from pagopt.looks import KIND, measure
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer
@@ -62,6 +63,9 @@ class Generation(LightningModule):  # type: ignore[misc]
         self.rewards = rewards
         self.store = store
         self.precision = precision
+        self.strict = True
+        """Whether a recipe that does nothing is an error. Among many candidates it is a finding."""
+        self._idle: set[Recipe] = set()
 
     def describe(self, job: Job) -> dict[str, Any]:
         """Everything that changes this image (JSON); recipes that do nothing describe the same image."""
@@ -115,10 +119,33 @@ class Generation(LightningModule):  # type: ignore[misc]
         new = {key: job for job, key in keys.items() if key in wanted}
         if not new:
             return {}
-        images = dict(zip(new, self.renderer.render(list(new.values())), strict=True))
+        idle: dict[Recipe, None] = {}
+        note = None if self.strict else idle.setdefault
+        images = dict(zip(new, self.renderer.render(list(new.values()), note), strict=True))
+        self._report(idle, {job.recipe for job in new.values() if not job.recipe.is_plain})
         self.store.put_images((key, image, self.describe(new[key])) for key, image in images.items())
         self.store.put_notes(KIND, {key: measure(image).to_dict() for key, image in images.items()})
         return images
+
+    def _report(self, idle: Collection[Recipe], guided: Collection[Recipe]) -> None:
+        """Say which recipes did nothing; if all of several did nothing, that is an error.
+
+        Raises:
+            GuidanceError: In that case.
+        """
+        if len(guided) > 1 and len(idle) == len(guided):
+            raise GuidanceError(
+                f"none of {len(guided)} recipes changes anything in the model's predictions, the first of them by "
+                f"perturbing {' '.join(map(str, next(iter(idle)).heads))}: take a larger strength, or other heads"
+            )
+        for recipe in idle:
+            if recipe not in self._idle:
+                self._idle.add(recipe)
+                warnings.warn(
+                    f"perturbing {' '.join(map(str, recipe.heads))} with strength {recipe.strength} changes nothing in "
+                    "the first prediction: its pictures may be those without guidance",
+                    stacklevel=2,
+                )
 
     def _score(self, reward: Reward, keys: Mapping[Job, str], pictures: _Pictures) -> None:
         if not keys:

@@ -66,6 +66,14 @@ class Reward(ABC):
             ``n`` finite numbers, higher is better. A score must not depend on the other images of the batch.
         """
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Refuse prompts that cannot be scored. Called before anything is drawn for them.
+
+        Raises:
+            RewardError: If there is one; says which.
+        """
+        del prompts
+
     def move(self, device: torch.device) -> None:
         """Move networks to a device, before scoring starts. Without networks there is nothing to do."""
         del device

@@ -100,6 +100,12 @@ class Style(Reward):
             contrast = contrast - self.avoid_weight * self._mean(seen, self.avoid)
         return 100 * contrast
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Each has to name a style, unless one is asked for."""
+        if not self.against:
+            for at, prompt in enumerate(prompts):
+                self._index(prompt, at)
+
     def move(self, device: torch.device) -> None:
         """Move the CLIP model."""
         self.encoder.move(device)

@@ -1,0 +1,40 @@
+"""Rewards that may change between two runs of one study: a file of the user's, or one that files are given to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pagopt.reward.loading import load_reward
+from pagopt.reward.spec import RewardSpec
+
+__all__ = ["own_keys"]
+
+
+def own_keys(specs: Sequence[RewardSpec]) -> list[str]:
+    """Keys of those of the rewards that are the user's own, each once, sorted.
+
+    Only these are loaded, so that a finished study is known as such at once. A reward is one's own if its name is a
+    Python file, or if an argument of it is a file or folder that is there.
+
+    Raises:
+        RewardError: If one cannot be loaded.
+    """
+    mine = [spec for spec in specs if ".py" in spec.name or any(map(_is_file, _words(spec.args)))]
+    return sorted({load_reward(spec.name, **spec.args).key() for spec in mine})
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [word for item in value.values() for word in _words(item)]
+    if isinstance(value, list | tuple):
+        return [word for item in value for word in _words(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # a text that is too long for a name
+        return False

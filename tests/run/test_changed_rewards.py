@@ -1,0 +1,57 @@
+"""A finished run is known as such at once, unless a reward of the user's has changed since."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pagopt.errors import RewardError, StudyError
+from pagopt.experiment import run_study
+from pagopt.reward import RewardSpec, own_keys
+from pagopt.study import Study
+
+CPU = {"accelerator": "cpu"}
+WARMTH = """def warmth(images, prompts):
+    return [{} + float(image.resize((1, 1)).getpixel((0, 0))[0]) for image in images]
+"""
+
+
+def test_a_changed_file_is_scored_anew(study: Study, tmp_path: Path) -> None:
+    file = tmp_path / "warmth.py"
+    file.write_text(WARMTH.format(0), encoding="utf-8")
+    own = replace(study, reward=f"{file}:warmth", watch=["brightness"])
+    first = run_study(own, "own", tmp_path / "run", trainer=CPU)
+    assert run_study(own, "own", tmp_path / "run", trainer=CPU) == first
+    file.write_text(WARMTH.format(100), encoding="utf-8")
+    again = run_study(own, "own", tmp_path / "run", trainer=CPU)
+    assert again.images_generated == 0
+    assert again.baseline.mean == pytest.approx(first.baseline.mean + 100)
+    assert run_study(own, "own", tmp_path / "run", trainer=CPU) == again
+
+
+def test_only_ones_own_rewards_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert own_keys([RewardSpec("no_such_reward"), RewardSpec("clip", args={"model": "no/such/model"})]) == []
+    Path("mine.py").write_text(WARMTH.format(1), encoding="utf-8")
+    (key,) = own_keys([RewardSpec("mine.py:warmth"), RewardSpec("brightness")])
+    Path("mine.py").write_text(WARMTH.format(2), encoding="utf-8")
+    assert own_keys([RewardSpec("mine.py:warmth")]) != [key]
+
+
+def test_a_folder_without_a_finished_run_is_free(study: Study, tmp_path: Path) -> None:
+    """An option that was refused, or interrupted, may be put right in place."""
+    out = tmp_path / "run"
+    (out / "store").mkdir(parents=True)
+    (out / "config.yaml").write_text("study: tiny\nrounds: 9\n", encoding="utf-8")
+    results = run_study(study, "tiny", out, trainer=CPU)
+    with pytest.raises(StudyError, match="holds the run of another study"):
+        run_study(replace(study, scale=1.5), "tiny", out, trainer=CPU)
+    assert run_study(study, "tiny", out, trainer=CPU) == results
+
+
+def test_prompts_that_name_no_style_are_refused_before_anything_is_drawn(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match="'watercolor, red apple' names no style"):
+        run_study(replace(study, reward="style", style="watercolor"), "tiny", tmp_path / "run", trainer=CPU)
+    assert not (tmp_path / "run").exists()
