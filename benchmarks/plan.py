@@ -19,14 +19,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pagopt.experiment import Run, configuration
+from pagopt.experiment import Run
 from pagopt.files import write_text
-from pagopt.folder import Folder
+from pagopt.folder import Folder, configuration
 from pagopt.plan import Plan, make_plan
 from pagopt.study import Study
 from pagopt.tuning import Tuning
 from pagopt.tuning.plan import make_tuning_plan
-from pagopt.tuning.run import TuningRun, opened
+from pagopt.tuning.run import TuningRun
+from pagopt.tuning.start import opened
 from pagopt.tuning.storage import DATABASE, address_of
 
 __all__ = ["STUDIES", "main", "measure"]

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from pagopt.combine import Ranking
 from pagopt.errors import StudyError
 from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, together
 from pagopt.files import write_text
-from pagopt.folder import Folder
+from pagopt.folder import Folder, configuration
 from pagopt.heads import HeadMap
 from pagopt.looks import looks_table
 from pagopt.models import Weights, family_of, load_pipeline
@@ -37,11 +36,10 @@ from pagopt.store import Store
 from pagopt.study import Study
 from pagopt.summary import evidence, paired_test, scores_table
 
-__all__ = ["Run", "configuration", "run_study"]
+__all__ = ["Run", "run_study"]
 
 
-@dataclass
-class Candidate:
+class Candidate(NamedTuple):
     """A row of the comparison before it is scored on held-out tasks."""
 
     name: str
@@ -86,11 +84,6 @@ def run_study(
         return run()
     finally:
         run.close()
-
-
-def configuration(study: Study, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What the folder of a run belongs to, as plain data."""
-    return {"study": name, **study.to_dict(), "precision": str(options.get("precision") or "32-true")}
 
 
 class Run:

@@ -11,8 +11,14 @@ import yaml
 from pagopt.errors import StudyError
 from pagopt.files import write_text
 from pagopt.results import Results, load_results
+from pagopt.study import Study
 
-__all__ = ["Folder", "Outputs"]
+__all__ = ["Folder", "Outputs", "configuration"]
+
+
+def configuration(study: Study, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What the folder of a run belongs to, as plain data."""
+    return {"study": name, **study.to_dict(), "precision": str(options.get("precision") or "32-true")}
 
 
 class Folder:

@@ -21,7 +21,7 @@ from PIL import Image
 from pagopt import checked
 from pagopt.compiled import compile_blocks
 from pagopt.device import is_out_of_memory
-from pagopt.errors import ModelError, StudyError, UnknownName
+from pagopt.errors import ModelError, StudyError
 from pagopt.guide import guided
 from pagopt.models import family_of, fingerprint
 from pagopt.models.fingerprint import major_version, scheduler_name
@@ -29,10 +29,7 @@ from pagopt.prompts import Prompts
 from pagopt.recipe import Recipe
 from pagopt.room import Room
 
-__all__ = ["OFFLOADS", "Job", "Renderer", "Task", "check_offload"]
-
-OFFLOADS = ("model", "sequential")
-"""What stays on the CPU while it is not needed: whole networks, or single layers (slow, and needs the least memory)."""
+__all__ = ["Job", "Renderer", "Task"]
 
 # Pixels of an image from which on a batch is decoded picture by picture: one keeps a GPU busy, and all at once need
 # gigabytes.
@@ -80,7 +77,8 @@ class Renderer:
         distilled_guidance: The ``guidance_scale`` that a distilled model such as FLUX.1-dev takes as an input;
             ``None`` takes the pipeline's default. Not classifier-free guidance, which a recipe sets by ``cfg``.
         compile: Compile the transformer's blocks, see :func:`pagopt.compiled.compile_blocks`.
-        offload: Where GPU memory is short, one of :data:`OFFLOADS`, see :meth:`place`; ``None`` keeps all on the GPU.
+        offload: Where GPU memory is short, one of :data:`pagopt.room.OFFLOADS`, see :meth:`place`; ``None`` keeps all
+            on the GPU.
 
     Raises:
         StudyError: If ``steps`` or a size makes no sense for this pipeline, or it is not distilled.
@@ -281,21 +279,6 @@ class Renderer:
             )
         processor = self.pipe.image_processor  # the rest of what output_type="pil" does
         return [image.convert("RGB") for image in processor.numpy_to_pil(processor.pt_to_numpy(pixels))]
-
-
-def check_offload(offload: str | None, device: torch.device) -> None:
-    """Make sure that there is something to be gained.
-
-    Raises:
-        UnknownName: If there is no such way.
-        StudyError: On the CPU.
-    """
-    if offload is None:
-        return
-    if offload not in OFFLOADS:
-        raise UnknownName("way to offload", offload, OFFLOADS)
-    if device.type == "cpu":
-        raise StudyError("offload keeps networks off the GPU while it does not need them, and this runs on the CPU")
 
 
 def _positive(steps: int) -> int:

@@ -1,4 +1,7 @@
-"""Batches that do not fit into the GPU's memory are worked through in parts: what is drawn does not depend on it."""
+"""Room in a GPU's memory: batches that do not fit are worked through in parts, networks may be kept elsewhere.
+
+What is drawn does not depend on it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from pagopt.device import free_memory, is_out_of_memory
+import torch
 
-__all__ = ["Room"]
+from pagopt.device import free_memory, is_out_of_memory
+from pagopt.errors import StudyError, UnknownName
+
+__all__ = ["OFFLOADS", "Room", "check_offload"]
+
+OFFLOADS = ("model", "sequential")
+"""What stays on the CPU while it is not needed: whole networks, or single layers (slow, and needs the least memory)."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,3 +65,18 @@ class Room:
                 stacklevel=2,
             )
         return found
+
+
+def check_offload(offload: str | None, device: torch.device) -> None:
+    """Make sure that there is something to be gained.
+
+    Raises:
+        UnknownName: If there is no such way.
+        StudyError: On the CPU.
+    """
+    if offload is None:
+        return
+    if offload not in OFFLOADS:
+        raise UnknownName("way to offload", offload, OFFLOADS)
+    if device.type == "cpu":
+        raise StudyError("offload keeps networks off the GPU while it does not need them, and this runs on the CPU")

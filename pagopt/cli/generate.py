@@ -12,9 +12,10 @@ from pagopt.errors import StudyError
 from pagopt.files import write_png
 from pagopt.models import Weights, load_pipeline
 from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
-from pagopt.render import Job, Renderer, Task, check_offload
+from pagopt.render import Job, Renderer, Task
 from pagopt.report import draw_sheet
 from pagopt.reward.hardware import usable_device
+from pagopt.room import check_offload
 
 __all__ = ["main", "parser"]
 

@@ -18,15 +18,16 @@ from rich.table import Table
 from pagopt.cli import search, tune
 from pagopt.errors import StudyError, UnknownName
 from pagopt.evaluate import at_load, make_trainer
-from pagopt.experiment import Run, configuration
-from pagopt.folder import Folder
+from pagopt.experiment import Run
+from pagopt.folder import Folder, configuration
 from pagopt.models import Weights
 from pagopt.models.outline import has_weights
 from pagopt.plan import GPUS, SHARE, Plan, make_plan, outline_plan
 from pagopt.study import Study, available_studies, find_study
 from pagopt.tuning import Tuning, available_tunings
 from pagopt.tuning.plan import finished_trials, make_tuning_plan, outline_tuning_plan
-from pagopt.tuning.run import TuningRun, opened
+from pagopt.tuning.run import TuningRun
+from pagopt.tuning.start import opened
 
 __all__ = ["main", "parser"]
 

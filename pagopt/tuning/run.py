@@ -29,10 +29,10 @@ from pagopt.reward import own_keys
 from pagopt.tuning.artifacts import Artifacts, name_metrics
 from pagopt.tuning.ledger import Asked, Ledger, Seen
 from pagopt.tuning.methods import make_pruner, make_sampler
-from pagopt.tuning.outcome import TrialRow, Tuned, load_tuned, means
+from pagopt.tuning.outcome import TrialRow, Tuned, means
 from pagopt.tuning.scoring import Scoring
 from pagopt.tuning.space import Space
-from pagopt.tuning.start import Start, configuration, find_start, first_points
+from pagopt.tuning.start import Start, first_points, opened
 from pagopt.tuning.storage import DATABASE, address_of, guarded, open_storage, open_study
 from pagopt.tuning.tuning import Tuning
 from pagopt.tuning.verdict import chosen, compare, write
@@ -90,18 +90,6 @@ def tune(
         return run(address, study_name or name)
     finally:
         run.close()
-
-
-def opened(tuning: Tuning, name: str, out: Path, options: dict[str, Any]) -> tuple[Start, Space, Folder, Tuned | None]:
-    """What a run of a tuning begins with: start, space and folder; and what was found there, if it was finished once.
-
-    Raises:
-        PagoptError: If the recipe, the space or the folder does not fit.
-    """
-    start = find_start(tuning)
-    space = Space(tuning.space, start.recipe, start.order, tuning.study.steps)
-    folder = Folder(out, configuration(tuning, name, start, options))
-    return start, space, folder, load_tuned(out / "results.json") if (out / "results.json").exists() else None
 
 
 class TuningRun:

@@ -9,15 +9,17 @@ from typing import Any
 
 from pagopt.comparison import Entrant
 from pagopt.errors import PagoptError, RecipeError, StudyError
+from pagopt.folder import Folder
 from pagopt.heads import Head, expand_heads
 from pagopt.recipe import Provenance, Recipe, load_recipe
 from pagopt.results import load_results
 from pagopt.search.candidates import found_order
+from pagopt.tuning.outcome import Tuned, load_tuned
 from pagopt.tuning.parameter import Value
 from pagopt.tuning.space import Point, Space
 from pagopt.tuning.tuning import Tuning
 
-__all__ = ["ADVICE", "Start", "configuration", "find_start", "first_points"]
+__all__ = ["ADVICE", "Start", "configuration", "find_start", "first_points", "opened"]
 
 ADVICE = 0.5
 """The paper's strength for quality (SoftPAG, arXiv 2506.10978)."""
@@ -129,3 +131,15 @@ def _order(path: Path, recipe: Recipe, provenance: Provenance | None) -> tuple[H
     except StudyError:
         return None
     return heads if sorted(heads) == list(recipe.heads) else None
+
+
+def opened(tuning: Tuning, name: str, out: Path, options: dict[str, Any]) -> tuple[Start, Space, Folder, Tuned | None]:
+    """What a run of a tuning begins with: start, space and folder; and what was found there, if it was finished once.
+
+    Raises:
+        PagoptError: If the recipe, the space or the folder does not fit.
+    """
+    start = find_start(tuning)
+    space = Space(tuning.space, start.recipe, start.order, tuning.study.steps)
+    folder = Folder(out, configuration(tuning, name, start, options))
+    return start, space, folder, load_tuned(out / "results.json") if (out / "results.json").exists() else None

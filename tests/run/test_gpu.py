@@ -23,9 +23,10 @@ from pagopt.errors import ModelError
 from pagopt.evaluate import Evaluator, make_trainer
 from pagopt.models import load_pipeline
 from pagopt.recipe import PLAIN, Recipe, load_recipe
-from pagopt.render import OFFLOADS, Job, Renderer, Task
+from pagopt.render import Job, Renderer, Task
 from pagopt.results import load_results
 from pagopt.reward import load_reward
+from pagopt.room import OFFLOADS
 from pagopt.store import Store
 from tests.families.explicit import TARGETS
 from tests.tiny_pipelines import MAKERS

@@ -26,8 +26,9 @@ from pagopt.models import Weights, load_pipeline
 from pagopt.models.outline import outline_of
 from pagopt.models.weights import DTYPES, bytes_of
 from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
-from pagopt.render import Job, Renderer, Task, check_offload
+from pagopt.render import Job, Renderer, Task
 from pagopt.results import load_results
+from pagopt.room import check_offload
 from pagopt.store import Store
 
 RECIPE = Recipe("L0.H1 L2.H0", strength=0.6, scale=2.0)

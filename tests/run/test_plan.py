@@ -12,8 +12,8 @@ import pytest
 from pagopt.cli import main
 from pagopt.comparison.compute import block_evaluations
 from pagopt.errors import UnknownName
-from pagopt.experiment import Run, configuration, run_study
-from pagopt.folder import Folder
+from pagopt.experiment import Run, run_study
+from pagopt.folder import Folder, configuration
 from pagopt.plan import GPUS, Plan, make_plan
 from pagopt.study import Study
 

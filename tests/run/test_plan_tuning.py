@@ -13,8 +13,8 @@ import yaml
 from pagopt.cli import main
 from pagopt.cli.plan import is_tuning
 from pagopt.errors import ModelError
-from pagopt.experiment import Run, configuration
-from pagopt.folder import Folder
+from pagopt.experiment import Run
+from pagopt.folder import Folder, configuration
 from pagopt.heads import Head
 from pagopt.models import Weights
 from pagopt.models.outline import has_weights, outline_of
@@ -23,7 +23,8 @@ from pagopt.recipe import Recipe
 from pagopt.study import Study
 from pagopt.tuning import Space, Tuned, Tuning, tune
 from pagopt.tuning.plan import finished_trials, make_tuning_plan, outline_tuning_plan, random_points
-from pagopt.tuning.run import TuningRun, opened
+from pagopt.tuning.run import TuningRun
+from pagopt.tuning.start import opened
 
 TRAINER = {"accelerator": "cpu"}
 CPU = ["--trainer.accelerator", "cpu"]

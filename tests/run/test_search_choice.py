@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pagopt.errors import StudyError, UnknownName
-from pagopt.experiment import configuration, run_study
-from pagopt.folder import Folder
+from pagopt.experiment import run_study
+from pagopt.folder import Folder, configuration
 from pagopt.recipe import Recipe
 from pagopt.results import load_results
 from pagopt.reward import RewardSpec
