@@ -48,7 +48,7 @@ def parser() -> ArgumentParser:
         help="Name, path/to/file.py:function, package.module:Class, or a term of a study as YAML. May be repeated.",
     )
     command.add_argument("--args", type=dict[str, Any], default={}, help="Arguments of the one reward, as YAML.")
-    command.add_argument("--prompt", type=str, default="", help="The prompt that all images are to answer.")
+    command.add_argument("--prompt", type=str | None, help="The prompt that all images are to answer.")
     command.add_argument("--prompts", type=str | None, help=PROMPTS)
     command.add_argument("--format", type=str, default="table", help="table (best first), json or csv.")
     command.add_argument("--json", action="store_true", help="The same as --format json.")
@@ -73,12 +73,18 @@ def main(words: list[str]) -> None:
         images = find_images([str(path) for path in read_prompts(Path(options.prompts))])
     if not images:
         raise PagoptError("no images: name files, folders or patterns, or give --prompts a file that names them")
-    prompts = find_prompts(images, options.prompt, options.prompts)
+    prompts = find_prompts(images, options.prompt or "", options.prompts)
     try:
         device = usable_device(options.device)
     except ValueError as error:
         raise PagoptError(str(error)) from error
     rewards = Objective(specs).rewards
+    asking = [label for label, reward in rewards.items() if reward.reads_prompts]
+    if asking and options.prompt is None and options.prompts is None:
+        raise PagoptError(
+            f'{", ".join(asking)}: how well an image fits its prompt. Give --prompt for all images (--prompt "" for '
+            "none), or --prompts for each"
+        )
     WRITERS[form](images, prompts, score(rewards, images, prompts, device, options.batch_size))
 
 

@@ -36,10 +36,12 @@ class Reward(ABC):
     Attributes:
         name: How error messages and tables call it; the loader sets it to what the user wrote.
         version: Raise it when the same code gives other scores, because of a package or weights it uses.
+        reads_prompts: Whether a score without a prompt means nothing; ``pagopt score`` then asks for one.
     """
 
     name: str = "reward"
     version: ClassVar[str] = "1"
+    reads_prompts: ClassVar[bool] = False
     _arguments: Mapping[str, Any]
     _key: str
 

@@ -28,6 +28,8 @@ class Clip(Reward):
         dtype: In what the network calculates: "float32", "bfloat16" or "float16".
     """
 
+    reads_prompts = True
+
     def __init__(self, model: str = "emoji", weights: str | None = None, dtype: str = "float32") -> None:
         self.encoder = Encoder(model, weights, dtype)
 

@@ -47,6 +47,8 @@ class HPS(Reward):
         dtype: In what the network calculates: "float32", "bfloat16" or "float16".
     """
 
+    reads_prompts = True
+
     def __init__(
         self,
         version: str | float = "2.1",

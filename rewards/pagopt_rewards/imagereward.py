@@ -55,6 +55,8 @@ class ImageReward(Reward):
         RewardError: If a file is not there, is damaged, or belongs to another model.
     """
 
+    reads_prompts = True
+
     def __init__(self, weights: str | None = None, tokenizer: str | None = None, dtype: str = "float32") -> None:
         number = number_type(dtype)
         path = checkpoint(weights, REPOSITORY, FILE)

@@ -77,6 +77,8 @@ class Judge(Reward):
             heads cannot be read.
     """
 
+    reads_prompts = True
+
     def __init__(self, model: str = "emoji") -> None:
         self.folder = judge_folder(model)
         self.heads, facts = _load(self.folder)

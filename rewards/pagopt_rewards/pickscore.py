@@ -44,6 +44,8 @@ class PickScore(Reward):
         RewardError: If a file is not there, or holds another model.
     """
 
+    reads_prompts = True
+
     def __init__(self, weights: str | None = None, processor: str | None = None, dtype: str = "float32") -> None:
         model = MODEL
         if weights is not None:

@@ -282,3 +282,12 @@ def test_rewards_of_other_packages_are_marked_and_clashes_refused(
         status, _, err = run(*words)
         assert status == 2
         assert "two rewards are called 'one'" in err
+
+
+def test_a_reward_that_reads_prompts_asks_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    words = ["score", "--reward", "clip", "--reward", "brightness", str(tmp_path / "red.png")]
+    assert main(words) == 2
+    assert "clip: how well an image fits its prompt. Give --prompt" in " ".join(capsys.readouterr().err.split())
+    for prompt in ("", "flat, red apple"):
+        assert main([*words, "--prompt", prompt]) == 0
