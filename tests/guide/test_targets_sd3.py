@@ -9,7 +9,7 @@ import pytest
 import torch
 from explicit_reference import predict, sample
 from peft import LoraConfig
-from tiny_sd3 import SIZE, VARIANTS, make_pipeline, noise, run
+from tiny_sd3 import SIZE, noise, run
 
 from pagopt.errors import GuidanceError
 from pagopt.guide import guided
@@ -149,12 +149,12 @@ def test_quantised_layers(pipe, layers):
 @pytest.mark.parametrize("path", ["straight", "fisher_rao", "log_linear"])
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("variant", ["sd3", "qk_norm"])
-def test_autocast(text_parts, variant, kind, path):
+def test_autocast(pipelines, variant, kind, path):
     """As with ``--trainer.precision bf16-mixed``: attention in bfloat16, what the transformer was given in float32."""
     if path == "log_linear" and kind in HAVE_ZEROS:
         return
     target, options = TARGETS[kind]
-    pipe = make_pipeline(text_parts, **VARIANTS[variant]).to(dtype=torch.float32)
+    pipe = copy.deepcopy(pipelines[variant]).to(dtype=torch.float32)
     plans = [Recipe(), Recipe("L0.H1 L2.H0", strength=0.7, target=target, target_options=options, path=path)]
     latents = noise(2).float()
     with guided(pipe, plans):

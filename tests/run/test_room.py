@@ -99,10 +99,10 @@ def test_a_search_goes_on_in_smaller_batches(
     capsys.readouterr()
     draw = Renderer._render_rows
 
-    def draw_few(self: Renderer, jobs: Sequence[Job], cfg: float) -> list[Any]:
+    def draw_few(self: Renderer, jobs: Sequence[Job], cfg: float, idle: object) -> list[Any]:
         if len(jobs) > 3:
             raise torch.OutOfMemoryError
-        return draw(self, jobs, cfg)
+        return draw(self, jobs, cfg, idle)
 
     monkeypatch.setattr(Renderer, "_render_rows", draw_few)
     with warnings.catch_warnings():
