@@ -179,6 +179,7 @@ class Run:
         results = self._results(methods, rounds, time.monotonic() - start)
         if self.trainer.is_global_zero:
             try:
+                self.folder.check()
                 self._write(results)
             except OSError as error:
                 why = f"cannot write to {self.folder.path}: {error.strerror}"

@@ -47,11 +47,24 @@ class Folder:
         try:
             if self._stale:  # what was found before is not this run's end, should it be stopped
                 (self.path / "results.json").unlink(missing_ok=True)
-            write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+            write_text(self.path / "config.yaml", self._text())
         except OSError as error:
             raise StudyError(
                 f"cannot write to {self.path}: {error.strerror}; choose another folder with --out"
             ) from error
+
+    def check(self) -> None:
+        """Before results are written: the folder is still this study's.
+
+        Raises:
+            StudyError: If another run has claimed it meanwhile, which it may as long as nothing is finished.
+        """
+        file = self.path / "config.yaml"
+        if file.exists() and file.read_text(encoding="utf-8") != self._text():
+            raise StudyError(
+                f"another run with other options has taken {self.path} meanwhile. What is drawn and scored is kept: "
+                "the same command with another --out, and --store at this one's, writes the results at once"
+            )
 
     def renew(self) -> None:
         """What was found no longer holds: a reward has changed."""
@@ -61,6 +74,9 @@ class Folder:
         """The results, if the run is finished; not if it was, with another budget."""
         path = self.path / "results.json"
         return load_results(path) if path.exists() and not self._stale else None
+
+    def _text(self) -> str:
+        return str(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
     def _check(self, other: Any) -> None:
         if not isinstance(other, dict):

@@ -174,6 +174,7 @@ class TuningRun:
         )
         if self.trainer.is_global_zero:
             try:
+                self.run.folder.check()
                 image, combine = self.run.store.get_image, self.tuning.study.combine
                 write(tuned, self.run.folder.path, image, combine, self.start.order)
             except OSError as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pagopt.errors import RewardError, StudyError
-from pagopt.experiment import run_study
+from pagopt.experiment import Run, run_study
+from pagopt.folder import Folder, configuration
 from pagopt.reward import RewardSpec, own_keys
 from pagopt.study import Study
 
@@ -49,6 +51,23 @@ def test_a_folder_without_a_finished_run_is_free(study: Study, tmp_path: Path) -
     with pytest.raises(StudyError, match="holds the run of another study"):
         run_study(replace(study, scale=1.5), "tiny", out, trainer=CPU)
     assert run_study(study, "tiny", out, trainer=CPU) == results
+
+
+def test_two_studies_in_one_folder_at_once(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one that was started does not write over the other's results."""
+    out, search = tmp_path / "run", Run._search
+
+    def slow(self: Run, start: float) -> Any:
+        Folder(out, configuration(replace(study, scale=1.5), "other", CPU)).claim()
+        return search(self, start)
+
+    monkeypatch.setattr(Run, "_search", slow)
+    with pytest.raises(StudyError, match="another run with other options has taken"):
+        run_study(study, "tiny", out, trainer=CPU)
+    assert not (out / "results.json").exists()
+    monkeypatch.undo()
+    again = run_study(study, "tiny", tmp_path / "again", trainer=CPU, store=out / "store")
+    assert again.images_generated == 0
 
 
 def test_prompts_that_name_no_style_are_refused_before_anything_is_drawn(study: Study, tmp_path: Path) -> None:
