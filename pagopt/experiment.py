@@ -105,10 +105,9 @@ class Run:
         offload: str | None = None,
         check: Callable[[Run], None] | None = None,
     ) -> None:
-        self.study = study
-        self.name = name
-        self.folder = folder
+        self.study, self.name, self.folder = study, name, folder
         self.objective = Objective(study.specs, study.combine)
+        self.own_rewards = own_keys([*study.specs, *study.watched])  # now: a file may change while this runs
         watch = Objective(study.watched).rewards if study.watch else {}
         self.tasks: list[Task] = study.tasks()
         self.searcher = study.searcher()
@@ -275,7 +274,7 @@ class Run:
             # The first method is no guidance.
             held_out_limits=self.objective.limits(self.baseline, {label: table[0] for label, table in tables.items()}),
             weights=self.weights.to_dict(),
-            own_rewards=own_keys([*self.study.specs, *self.study.watched]),
+            own_rewards=self.own_rewards,
         )
 
     def _write(self, results: Results) -> None:

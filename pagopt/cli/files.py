@@ -10,11 +10,11 @@ from jsonargparse import ArgumentParser
 from pagopt.errors import StudyError, UnknownName
 from pagopt.reward import RewardSpec
 from pagopt.study import available_studies
-from pagopt.tuning import available_tunings
+from pagopt.tuning import Tuning, available_tunings
 
 __all__ = ["as_config", "explained"]
 
-TUNING = {"space", "sampler", "sampler_options", "pruner", "pruner_options", "rungs", "objectives", "constraints"}
+TUNING = set(Tuning.__dataclass_fields__) - {"study"}
 """Keys that a tuning has and a study has not."""
 
 

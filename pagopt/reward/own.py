@@ -16,12 +16,14 @@ def own_keys(specs: Sequence[RewardSpec]) -> list[str]:
     """Keys of those of the rewards that are the user's own, each once, sorted.
 
     Only these are loaded, so that a finished study is known as such at once. A reward is one's own if its name is a
-    Python file, or if an argument of it is a file or folder that is there.
+    Python file or an import path, or if an argument of it is a file or folder that is there.
 
     Raises:
         RewardError: If one cannot be loaded.
     """
-    mine = [spec for spec in specs if ".py" in spec.name or any(map(_is_file, _words(spec.args)))]
+    mine = [
+        spec for spec in specs if spec.name.endswith(".py") or ":" in spec.name or any(map(_is_file, _words(spec.args)))
+    ]
     return sorted({load_reward(spec.name, **spec.args).key() for spec in mine})
 
 

@@ -170,7 +170,7 @@ class TuningRun:
             seconds=round(time.monotonic() - begun, 1),
             references=means(("no guidance", "as it was"), first),
             weights=self.run.weights.to_dict(),
-            own_rewards=own_keys([*self.tuning.study.specs, *self.tuning.study.watched]),
+            own_rewards=self.run.own_rewards,
         )
         if self.trainer.is_global_zero:
             try:

@@ -33,6 +33,25 @@ def test_a_changed_file_is_scored_anew(study: Study, tmp_path: Path) -> None:
     assert run_study(own, "own", tmp_path / "run", trainer=CPU) == again
 
 
+def test_a_file_that_changes_during_the_run_does_too(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is the code that scored, not what lies there when the results are written."""
+    file, search = tmp_path / "warmth.py", Run._search
+    file.write_text(WARMTH.format(0), encoding="utf-8")
+    own = replace(study, reward=f"{file}:warmth")
+
+    def edited(self: Run, start: float) -> Any:
+        file.write_text(WARMTH.format(100), encoding="utf-8")
+        return search(self, start)
+
+    monkeypatch.setattr(Run, "_search", edited)
+    first = run_study(own, "own", tmp_path / "run", trainer=CPU)
+    monkeypatch.undo()
+    again = run_study(own, "own", tmp_path / "run", trainer=CPU)
+    assert again.baseline.mean == pytest.approx(first.baseline.mean + 100)
+
+
 def test_only_ones_own_rewards_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert own_keys([RewardSpec("no_such_reward"), RewardSpec("clip", args={"model": "no/such/model"})]) == []
