@@ -47,6 +47,21 @@ SIZES = {"emoji": 64, "tiny-sd3": 64, "tiny-flux": 64}  # pixels; the others 102
 TEXT_TOKENS = {"tiny-sd3": 6, "tiny-flux": 6, "flux-dev": 512}  # the others 77 + 256
 
 
+def noise_of_float32(pipe: StableDiffusion3Pipeline) -> StableDiffusion3Pipeline:
+    """The pipeline begins with float32's noise, so that pictures of several dtypes can be compared.
+
+    Before torch 2.12 a seed gives other noise in half precision.
+    """
+    own = pipe.prepare_latents
+
+    def prepare(batch: int, channels: int, height: int, width: int, dtype: torch.dtype, *rest: Any) -> torch.Tensor:
+        latents: torch.Tensor = own(batch, channels, height, width, torch.float32, *rest)
+        return latents.to(dtype)
+
+    pipe.prepare_latents = prepare
+    return pipe
+
+
 def options_of(description: str | None, argv: Sequence[str] | None, add: Callable[[Any], Any] | None = None) -> Any:
     """Read the command line: what all benchmarks take, and what ``add`` adds."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])

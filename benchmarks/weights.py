@@ -1,7 +1,7 @@
 """What the form of the weights does to pictures, memory and time, on the embedded model.
 
 Every form (dtype, quantisation) draws the same tasks, without guidance and with two heads. Each picture is compared
-with that of float32, by the mean difference of a pixel's value out of 255.
+with that of float32 from the same noise, by the mean difference of a pixel's value out of 255.
 
     python -m benchmarks.weights --steps 12 --rounds 3
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import options_of
+from benchmarks.common import noise_of_float32, options_of
 from benchmarks.report import Report, ratio, take_turns
 from pagopt.models import Weights, load_pipeline
 from pagopt.models.weights import bytes_of
@@ -50,9 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, recipe in RECIPES.items()
     }  # fmt: skip
     chosen = [form for form in FORMS if form == Weights() or str(form) in options.forms]
-    renderers = {form: Renderer(load_pipeline("emoji", form.dtype, form.quantize), options.steps) for form in chosen}
-    for renderer in renderers.values():
-        renderer.pipe.to(options.device)
+    pipes = {form: noise_of_float32(load_pipeline("emoji", form.dtype, form.quantize)) for form in chosen}
+    renderers = {form: Renderer(pipe.to(options.device), options.steps) for form, pipe in pipes.items()}
     pictures: dict[Weights, dict[str, NDArray[np.float64]]] = {
         form: {
             name: np.stack([np.asarray(image, float) for image in renderer.render(each)]) for name, each in jobs.items()

@@ -1,12 +1,23 @@
-"""What the kinds of devices do not have in common."""
+"""What the kinds of devices, and the releases of torch, do not have in common."""
 
 from __future__ import annotations
 
 import gc
+from functools import cache
 
 import torch
 
-__all__ = ["free_memory", "is_out_of_memory", "widest"]
+__all__ = ["HALF", "free_memory", "half_has_noise_of_its_own", "is_out_of_memory", "widest"]
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@cache
+def half_has_noise_of_its_own() -> bool:
+    """Before torch 2.12, one seed gives other noise in half precision than in float32, and so other pictures."""
+    dtypes = (torch.bfloat16, torch.float32)
+    half, full = (torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=dtype).float() for dtype in dtypes)
+    return not torch.allclose(half, full, rtol=0.01, atol=0.01)
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from PIL import Image
 
+from pagopt.device import HALF, half_has_noise_of_its_own
 from pagopt.errors import GuidanceError, RewardError
 from pagopt.looks import KIND, measure
 from pagopt.recipe import Recipe
@@ -76,10 +77,16 @@ class Generation(LightningModule):  # type: ignore[misc]
             **({"target_source": source_of(kind)[:16]} if own else {}),
             **self.renderer.describe(),
             "precision": self.precision,
+            **({"noise": "half precision"} if self._draws_noise_in_half() and half_has_noise_of_its_own() else {}),
             "recipe": recipe.replace(cfg=recipe.cfg or 1.0).to_dict(),
             "prompt": job.task.prompt,
             "seed": job.task.seed,
         }
+
+    def _draws_noise_in_half(self) -> bool:
+        """Whether pipelines may: they draw it in the dtype that the prompts are encoded in."""
+        modules = self.renderer.modules().values()
+        return self.precision != "32-true" or any(getattr(module, "dtype", None) in HALF for module in modules)
 
     def key(self, job: Job) -> str:
         """The store key of a job's image."""

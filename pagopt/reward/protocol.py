@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -19,9 +19,6 @@ from pagopt.errors import PagoptError, RewardError
 from pagopt.reward.hardware import gpu_hint
 from pagopt.reward.identity import arguments_of, canonical, plain, state_of
 from pagopt.reward.source import source_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["FunctionReward", "Reward", "Scores"]
 

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from PIL import Image
 from tqdm.auto import tqdm
@@ -26,9 +26,6 @@ from pagopt.errors import DamagedImage, StoreError
 from pagopt.files import write_bytes
 from pagopt.store import picture_file, schema
 from pagopt.store.claims import Claims
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["Store"]
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.common import noise_of_float32
 from pagopt.cli import main
 from pagopt.compiled import compile_blocks
 from pagopt.errors import ModelError
@@ -82,7 +83,7 @@ def away(one: Sequence[Image.Image], other: Sequence[Image.Image]) -> float:
 
 
 def renderer(dtype: str = "float32", quantize: str | None = None, offload: str | None = None) -> Renderer:
-    made = Renderer(load_pipeline("emoji", dtype, quantize), 8, offload=offload)
+    made = Renderer(noise_of_float32(load_pipeline("emoji", dtype, quantize)), 8, offload=offload)
     made.place(DEVICE)
     return made
 

@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from packaging.version import Version
 
 from pagopt import render, targets
+from pagopt.device import half_has_noise_of_its_own
 from pagopt.evaluate import Evaluator, Generation, make_trainer
 from pagopt.models import load_pipeline
 from pagopt.models.fingerprint import major_version
@@ -70,6 +72,22 @@ def test_settings_of_the_renderer(named: Callable[..., str], store: Store, tiny_
     keys.append(named(change=lambda pipe: pipe.to(torch.bfloat16)))
     keys.append(named(change=lambda pipe: pipe.vae.enable_tiling()))
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_noise_of_half_precision(named: Callable[..., str], monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    def change(pipe: Any) -> None:
+        pipe.to(torch.bfloat16)
+
+    here = half_has_noise_of_its_own()
+    full, half = named(), named(change=change)
+    monkeypatch.setattr("pagopt.evaluate.generation.half_has_noise_of_its_own", lambda: own)
+    assert named() == full
+    assert (named(change=change) == half) == (own == here)
+
+
+def test_the_noise_of_a_seed_is_that_of_every_precision_since_torch_2_12() -> None:
+    assert half_has_noise_of_its_own() == (Version(torch.__version__) < Version("2.12.0a0"))
 
 
 def test_weights(named: Callable[..., str]) -> None:
