@@ -23,12 +23,12 @@ from pagopt.files import write_text
 from pagopt.folder import Folder, configuration
 from pagopt.heads import HeadMap
 from pagopt.looks import looks_table
-from pagopt.models import Weights, family_of, load_pipeline
+from pagopt.models import family_of, load_model
 from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Renderer, Task
 from pagopt.report import guards, write_report, write_sheet
 from pagopt.results import Estimate, Method, Results, Round
-from pagopt.reward import Objective, Reward, own_keys
+from pagopt.reward import Objective, Reward
 from pagopt.search import TITLES
 from pagopt.search.budget import Budget, Spending, search_within
 from pagopt.search.candidates import found_order
@@ -76,7 +76,7 @@ def run_study(
     folder = Folder(Path(out), configuration(study, name, options))
     finished = folder.results()
     if finished is not None:
-        if finished.own_rewards == own_keys([*study.specs, *study.watched]):
+        if finished.own_code == study.own_code():
             return finished
         folder.renew()
     run = Run(study, name, folder, batch_size, options, store=store, offload=offload)
@@ -107,7 +107,7 @@ class Run:
     ) -> None:
         self.study, self.name, self.folder = study, name, folder
         self.objective = Objective(study.specs, study.combine)
-        self.own_rewards = own_keys([*study.specs, *study.watched])  # now: a file may change while this runs
+        self.own_code = study.own_code()  # now: a file may change while this runs
         watch = Objective(study.watched).rewards if study.watch else {}
         self.tasks: list[Task] = study.tasks()
         self.searcher = study.searcher()
@@ -116,8 +116,7 @@ class Run:
             reward.check_prompts([task.prompt for task in (*self.tasks, *study.held_out_tasks())])
         dtype, options = at_load(study.dtype, options)
         self.trainer = make_trainer(**options)  # before the model is loaded, since that may take minutes
-        self.weights = Weights.asked(dtype, study.quantize)
-        pipe = load_pipeline(study.model, self.weights.dtype, study.quantize)
+        pipe, self.weights = load_model(study.model, dtype, study.quantize)
         self.head_map: HeadMap = family_of(pipe).head_map(pipe.transformer)
         self.pool = self.head_map.select(study.heads)
         self.layers = sorted({head.block for head in self.pool})
@@ -274,7 +273,7 @@ class Run:
             # The first method is no guidance.
             held_out_limits=self.objective.limits(self.baseline, {label: table[0] for label, table in tables.items()}),
             weights=self.weights.to_dict(),
-            own_rewards=self.own_rewards,
+            own_code=self.own_code,
         )
 
     def _write(self, results: Results) -> None:

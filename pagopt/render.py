@@ -81,7 +81,7 @@ class Renderer:
             on the GPU.
 
     Raises:
-        StudyError: If ``steps`` or a size makes no sense for this pipeline, or it is not distilled.
+        StudyError: If ``steps`` or a size makes no sense for this pipeline, it is not distilled, or needs an image.
     """
 
     def __init__(
@@ -95,6 +95,12 @@ class Renderer:
         offload: str | None = None,
     ) -> None:
         self._family = family_of(pipe)
+        text_to_image, *others = self._family.pipelines
+        if type(pipe).__name__ in others:
+            raise StudyError(
+                f"{type(pipe).__name__} draws from more than a prompt, and here is nothing more to give it: take "
+                f"{text_to_image}.from_pipe(pipe), or a subclass of yours whose call adds the rest"
+            )
         default = self._family.default_size(pipe)
         self.pipe = pipe
         self.steps = _positive(steps)

@@ -142,8 +142,8 @@ class Results:
     ``combine`` says how several rewards were combined (:mod:`pagopt.combine`). ``limits`` are the thresholds, if any,
     for means over the search tasks, ``held_out_limits`` for means over the held-out tasks: they differ where a
     threshold is measured against the unguided images of the same tasks. ``weights`` says how the model's were held,
-    where it is not plain float32 (:class:`pagopt.models.Weights`). ``own_rewards`` are the keys of
-    rewards that the user may change (:func:`pagopt.reward.own_keys`).
+    where it is not plain float32 (:class:`pagopt.models.Weights`). ``own_code`` tells
+    whether rewards, or a model, of the user's own have changed (:meth:`pagopt.study.Study.own_code`).
     """
 
     study: str
@@ -166,7 +166,7 @@ class Results:
     limits: list[Limit] = field(default_factory=list)
     held_out_limits: list[Limit] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
-    own_rewards: list[str] = field(default_factory=list)
+    own_code: list[str] = field(default_factory=list)
 
     @property
     def held_out_prompts(self) -> list[str]:

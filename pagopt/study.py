@@ -11,10 +11,10 @@ from typing import Any
 from pagopt import checked
 from pagopt.combine import combination
 from pagopt.errors import StudyError, UnknownName
-from pagopt.models import Weights
+from pagopt.models import Weights, own_source
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
-from pagopt.reward import RewardSpec, check_terms, specs_of
+from pagopt.reward import RewardSpec, check_terms, own_keys, specs_of
 from pagopt.search import Racing, Search, make_search
 from pagopt.search.budget import Budget
 from pagopt.targets import make_target
@@ -35,7 +35,8 @@ class Study:
             (the best among those whose rewards with `at_least` or `at_most` keep to it: a number, "baseline", or such
             as "baseline - 0.5 sd"), "lexicographic" (in the order of the list, equal within a `tolerance`: a number,
             "0.5 sd" or "1 se"), "pareto" (fronts that nothing beats by all rewards, then the sum).
-        model: "emoji" (shipped), "sd3-medium", a folder in diffusers format, or a hub id.
+        model: "emoji" (shipped), "sd3-medium", a folder in diffusers format, a hub id, or "file.py:function", which
+            makes the pipeline.
         style: Put before every prompt as "style, content"; empty for none.
         seeds: One seed for each prompt; default 0, 1, 2, ...
         held_out_prompts: Contents that the search never sees, for the comparison at the end.
@@ -149,6 +150,15 @@ class Study:
     def watched(self) -> list[RewardSpec]:
         """What is reported beside it."""
         return specs_of(self.watch)
+
+    def own_code(self) -> list[str]:
+        """What tells whether something of the user's own has changed: keys of rewards, the digest of a model's code.
+
+        Raises:
+            RewardError: If such a reward cannot be loaded.
+            ModelError: If the file of such a model cannot be read.
+        """
+        return [*own_keys([*self.specs, *self.watched]), *filter(None, [own_source(self.model)])]
 
     def recipe(self) -> Recipe:
         """The recipe that the search starts from: everything but the heads."""

@@ -18,6 +18,7 @@ ORDER = [
     "heads",
     "embedded",
     "checked",
+    "own_code",
     "perturb",
     "combine",
     "recipe",

@@ -9,7 +9,7 @@ from typing import Any
 from pagopt import checked
 from pagopt.errors import StudyError
 from pagopt.heads import Head, HeadMap
-from pagopt.models import Weights, resolve_model
+from pagopt.models import Weights, check_model
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms, specs_of
@@ -30,7 +30,8 @@ class Atlas:
 
     Args:
         prompts: Whole prompts, all different. Empty for two examples, which the embedded model has.
-        model: "emoji" (shipped), "sd3-medium", a folder in diffusers format, or a hub id.
+        model: "emoji" (shipped), "sd3-medium", a folder in diffusers format, a hub id, or
+            "file.py:function", which makes the pipeline.
         heads: The heads to draw, such as "L2-5.H*"; "*" is all.
         layers: Whole layers, too: all heads of a block at once, as in perturbed-attention guidance.
         seeds: How many seeds each prompt is drawn with.
@@ -85,7 +86,7 @@ class Atlas:
     def __post_init__(self) -> None:
         if not self.prompts:
             if self.model != "emoji":
-                resolve_model(self.model)  # a slip in the name comes first
+                check_model(self.model)  # a slip in the name comes first
                 raise StudyError(f"nothing to draw: give at least one prompt for {self.model}")
             object.__setattr__(self, "prompts", EXAMPLES)
         for number, prompt in enumerate(self.prompts):

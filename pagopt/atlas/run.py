@@ -24,7 +24,7 @@ from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer
 from pagopt.files import write_png, write_text
 from pagopt.folder import Outputs
 from pagopt.looks import SINGLE, Looks, distances
-from pagopt.models import Weights, family_of, load_pipeline
+from pagopt.models import family_of, load_model
 from pagopt.recipe import Recipe
 from pagopt.render import Renderer
 from pagopt.reward import Objective
@@ -68,8 +68,7 @@ def run_atlas(
     precision = str(options.get("precision") or "32-true")
     dtype, options = at_load(atlas.dtype, options)
     runner = make_trainer(**options)  # before the model is loaded, since that may take minutes
-    weights = Weights.asked(dtype, atlas.quantize)
-    pipe = load_pipeline(atlas.model, weights.dtype, weights.quantize)
+    pipe, weights = load_model(atlas.model, dtype, atlas.quantize)
     heads = family_of(pipe).head_map(pipe.transformer)
     entries = atlas.entries(heads)
     settings = (atlas.steps, atlas.height, atlas.width, atlas.distilled_guidance, atlas.compile, offload)

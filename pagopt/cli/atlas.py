@@ -44,7 +44,7 @@ def parser() -> ArgumentParser:
     """All options, typed; the atlas's come from :class:`pagopt.atlas.Atlas`, the trainer's from Lightning."""
     command = new_parser("pagopt atlas", "[MODEL] [options]", DESCRIPTION)
     add = command.add_argument
-    add("model", type=str, nargs="?", default="emoji", help="Name, folder or hub id.")
+    add("model", type=str, nargs="?", default="emoji", help="Name, folder, hub id or file.py:function.")
     add("--prompt", action="append", help="A whole prompt; may be given several times.")
     add("--prompts", type=Path | None, help="Text file with one prompt a line; # begins a comment line.")
     add(

@@ -10,7 +10,8 @@ from rich.console import Console
 from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.errors import StudyError
 from pagopt.files import write_png
-from pagopt.models import Weights, load_pipeline
+from pagopt.models import Weights, load_model
+from pagopt.own_code import is_own, refuse_named
 from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.report import draw_sheet
@@ -73,8 +74,8 @@ def main(words: list[str]) -> None:
     except ValueError as error:
         raise StudyError(f"--device: {error}") from error
     check_offload(options.offload, device)
-    held = weights(options.dtype, options.quantize, provenance)
-    pipe = load_pipeline(options.model or (provenance.model if provenance else "emoji"), held.dtype, held.quantize)
+    name = model(options.model, options.recipe, provenance)
+    pipe, _ = load_model(name, *weights(name, options.dtype, options.quantize, provenance))
     renderer = Renderer(
         pipe,
         steps(options.steps, provenance),
@@ -106,10 +107,21 @@ def steps(given: int | None, provenance: Provenance | None) -> int:
     return int(provenance.evidence.get("steps", 28)) if provenance else 28
 
 
-def weights(dtype: str | None, quantize: str | None, provenance: Provenance | None) -> Weights:
-    """How to hold the model's weights: as asked for, or as the recipe was found, or plain."""
-    found = Weights.of(provenance)
-    return Weights(dtype or found.dtype, None if quantize == "none" else quantize or found.quantize)
+def model(given: str | None, recipe: Path | None, provenance: Provenance | None) -> str:
+    """The name of the model: as asked for, or that of the recipe, or the embedded one's."""
+    if given is None and provenance is not None:
+        refuse_named(provenance.model, f"{recipe} was found on the model of", "--model")
+    return given or (provenance.model if provenance else "emoji")
+
+
+def weights(
+    name: str, dtype: str | None, quantize: str | None, provenance: Provenance | None
+) -> tuple[str | None, str | None]:
+    """How to hold its weights, and quantise them: as asked for, or as the recipe was found, or as it comes."""
+    if provenance is not None and not is_own(name):
+        found = Weights.of(provenance)
+        dtype, quantize = dtype or found.dtype, quantize or found.quantize
+    return dtype, None if quantize == "none" else quantize
 
 
 def warn_if_other_model(renderer: Renderer, provenance: Provenance | None) -> None:

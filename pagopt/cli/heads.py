@@ -28,7 +28,9 @@ examples:
 def parser() -> ArgumentParser:
     """All options."""
     command = new_parser("pagopt heads", "[MODEL]", DESCRIPTION)
-    command.add_argument("model", type=str, nargs="?", default="emoji", help="Name, folder or hub id.")
+    command.add_argument(
+        "model", type=str, nargs="?", default="emoji", help="Name, folder, hub id or file.py:function."
+    )
     return command
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from pagopt.cli.parsing import new_parser
 from pagopt.errors import StudyError, UnknownName
 from pagopt.files import write_text
-from pagopt.models import resolve_model
+from pagopt.models import check_model
 from pagopt.reward import available_rewards
 
 __all__ = ["KINDS", "main", "parser", "template"]
@@ -130,7 +130,7 @@ def parser() -> ArgumentParser:
     command = new_parser("pagopt init", "NAME [options]", DESCRIPTION)
     command.add_argument("name", type=str, help="Of the study; NAME.yaml is written. A path works, too.")
     command.add_argument("--kind", type=str, default="search", help=f"One of {', '.join(KINDS)}.")
-    command.add_argument("--model", type=str, default="emoji", help="Name, folder or hub id.")
+    command.add_argument("--model", type=str, default="emoji", help="Name, folder, hub id or file.py:function.")
     command.add_argument(
         "--reward", type=str, default="style", help="A name from `pagopt rewards`, or file.py:function."
     )
@@ -170,7 +170,7 @@ def template(path: Path, kind: str = "search", model: str = "emoji", reward: str
     """
     if kind not in KINDS:
         raise UnknownName("kind of study", kind, KINDS)
-    source = resolve_model(model)
+    source = check_model(model)
     if ":" not in reward and reward not in available_rewards():
         raise UnknownName("reward", reward, available_rewards(), "Or path/to/file.py:function.")
     emoji, flux = model == "emoji", "flux" in source.lower()

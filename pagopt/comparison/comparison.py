@@ -11,6 +11,7 @@ from pagopt import checked
 from pagopt.comparison.entrants import Entrant
 from pagopt.errors import StudyError
 from pagopt.models import Weights
+from pagopt.own_code import is_own, refuse_named
 from pagopt.recipe import Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms, specs_of
@@ -111,12 +112,13 @@ class Comparison:
         """The rewards; by default what the searches maximised, each once.
 
         Raises:
-            StudyError: If no recipe says.
+            StudyError: If no recipe says, or one names code: a recipe file may come from anywhere.
         """
         if self.rewards:
             return specs_of(self.rewards)
         found: list[RewardSpec] = []
-        for spec in (spec for entrant in self.entrants for spec in entrant.objective()):
+        for label, spec in ((entrant.label, spec) for entrant in self.entrants for spec in entrant.objective()):
+            refuse_named(spec.name, f"the recipe {label} was found for", "--reward")
             if not any((spec.name, spec.args) == (other.name, other.args) for other in found):
                 found.append(spec)
         if not found:
@@ -157,15 +159,17 @@ class Comparison:
         """Name of the model.
 
         Raises:
-            StudyError: If the recipes do not agree, or none says.
+            StudyError: If the recipes do not agree, or none says, or they name code.
         """
         if self.model is not None:
             return self.model
         models = {e.label: e.provenance.model if e.provenance else None for e in self.entrants}
-        return _agreed("model", models)
+        model = _agreed("model", models)
+        refuse_named(model, f"the recipe {next(iter(models))} was found on the model of", "--model")
+        return model
 
-    def drawn_weights(self, dtype: str | None = None) -> Weights:
-        """How the model's weights are to be held.
+    def asked_weights(self, dtype: str | None = None) -> tuple[str | None, str | None]:
+        """How the model's weights are to be held, and quantised; a model of the user's own is asked only what is given.
 
         Args:
             dtype: What the Trainer's precision says, if anything.
@@ -175,10 +179,12 @@ class Comparison:
             UnknownName: If there is no such dtype or quantization.
         """
         dtype, quantize = dtype or self.dtype, self.quantize
+        if is_own(self.drawn_model()):
+            return dtype, None if quantize == NONE else quantize
         found = {entrant.label: Weights.of(entrant.provenance) for entrant in self.entrants}
         dtype = dtype or _agreed("dtype", {label: one.dtype for label, one in found.items()})
         quantize = quantize or _agreed("quantize", {label: one.quantize or NONE for label, one in found.items()})
-        return Weights(dtype, None if quantize == NONE else quantize)
+        return dtype, None if quantize == NONE else quantize
 
     def layers_of(self) -> dict[str, Recipe]:
         """The recipes' settings without their heads, each once, by the label of the first recipe that has them.

@@ -18,7 +18,7 @@ from pagopt.comparison.reference import Distances, Extractor, first_extractor, m
 from pagopt.comparison.statistics import Difference, difference
 from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, together
-from pagopt.models import family_of, load_pipeline
+from pagopt.models import family_of, load_model
 from pagopt.paired import holm, standard_error
 from pagopt.recipe import PLAIN
 from pagopt.render import Renderer
@@ -83,8 +83,7 @@ class Run:
         self.extractor = self._extractor() if self.references else None
         dtype, remaining = at_load(comparison.dtype, options)
         self.trainer = make_trainer(**remaining)  # before the model is loaded, since that may take minutes
-        self.weights = comparison.drawn_weights(dtype)
-        pipe = load_pipeline(comparison.drawn_model(), self.weights.dtype, self.weights.quantize)
+        pipe, self.weights = load_model(comparison.drawn_model(), *comparison.asked_weights(dtype))
         self.head_map = family_of(pipe).head_map(pipe.transformer)
         self.renderer = Renderer(
             pipe,

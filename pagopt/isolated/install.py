@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import re
 import shutil
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from pagopt.errors import RewardError
@@ -100,7 +100,7 @@ def _build(
     interpreter = _interpreter(record, python)
     say(f"{record.name} 1/4: an environment with {interpreter} in {made.folder}")
     venv = [uv, "venv", "--python", interpreter] if uv else [interpreter, "-I", "-m", "venv"]
-    venv += ["--without-pip"] if record.inherit and importlib.util.find_spec("pip") else []  # it inherits pip, too
+    venv += ["--without-pip"] if record.inherit and PathFinder.find_spec("pip") else []  # it inherits pip, too
     _run([*venv, str(made.folder)], record)
     if record.inherit:
         lines = "".join(f"import site; site.addsitedir({str(path)!r})\n" for path in inherited())

@@ -18,11 +18,13 @@ from pagopt.models.chroma import Chroma
 from pagopt.models.fingerprint import fingerprint
 from pagopt.models.flux import FLUX
 from pagopt.models.flux2 import FLUX2, FLUX2Klein
+from pagopt.models.own import own_pipeline, own_source
 from pagopt.models.published import published
 from pagopt.models.qwen_image import QwenImage
 from pagopt.models.sd3 import SD3
-from pagopt.models.weights import Weights
+from pagopt.models.weights import Weights, dtype_of
 from pagopt.models.z_image import ZImage
+from pagopt.own_code import is_own
 
 __all__ = [
     "ALIASES",
@@ -33,10 +35,13 @@ __all__ = [
     "Stream",
     "Tap",
     "Weights",
+    "check_model",
     "family_of",
     "fingerprint",
     "head_map_of",
+    "load_model",
     "load_pipeline",
+    "own_source",
     "resolve_model",
     "scorer_folder",
 ]
@@ -91,7 +96,10 @@ def resolve_model(name: str) -> str:
         raise ModelError(f"the embedded model is missing ({folder}): reinstall pagopt, or run `make emoji`")
     if _HUB_ID.fullmatch(found):
         return found
-    hint = "The folder of a diffusers pipeline, or a hub id 'organisation/name', will do too."
+    hint = (
+        "The folder of a diffusers pipeline, a hub id 'organisation/name', or a function of yours that makes one, "
+        "'file.py:function', will do too."
+    )
     raise UnknownName("model", name, ALIASES, hint=hint)
 
 
@@ -109,13 +117,31 @@ def family_of(model: Any) -> Family:
     raise _unsupported(type(compiled).__name__)
 
 
-def load_pipeline(name: str, dtype: torch.dtype | str = "float32", quantize: str | None = None) -> Any:
+def check_model(name: str) -> str:
+    """Make sure that there is such a model, as far as its name tells; nothing is loaded.
+
+    Returns:
+        As :func:`resolve_model`; the name itself where it is that of a function.
+
+    Raises:
+        UnknownName: If there is none.
+        ModelError: If it is a folder without a pipeline in it, or a file of code that cannot be read.
+    """
+    if is_own(name):
+        own_source(name)
+        return name
+    return resolve_model(name)
+
+
+def load_pipeline(name: str, dtype: torch.dtype | str | None = None, quantize: str | None = None) -> Any:
     """Load a pipeline. Only safetensors are read, and no code that comes with a model is run.
 
     Args:
-        name: As for :func:`resolve_model`.
+        name: As for :func:`resolve_model`, or a function of yours that makes it: ``path/to/file.py:function`` or
+            ``package.module:function``, see :func:`pagopt.models.own.own_pipeline`.
         dtype: Of the weights: "float32", "bfloat16", "float16" or "float64", or torch's. What the file has is turned
-            into it while it is read, so that no more memory is needed.
+            into it while it is read, so that no more memory is needed. By default float32, and bfloat16 around weights
+            that are quantised; a function of yours decides for itself.
         quantize: Hold the linear layers of the transformer and of its large text encoders in eight bits, by torchao:
             "int8", "float8", or "float8_dynamic", which computes in them, too.
 
@@ -126,8 +152,17 @@ def load_pipeline(name: str, dtype: torch.dtype | str = "float32", quantize: str
         UnknownName: If there is no such model, dtype or quantization.
         ModelError: If it cannot be loaded, or is of a family that is not supported.
     """
+    return load_model(name, None if dtype is None else str(dtype).removeprefix("torch."), quantize)[0]
+
+
+def load_model(name: str, dtype: str | None = None, quantize: str | None = None) -> tuple[Any, Weights]:
+    """The same, and in what form its weights are held: as was asked for, or as a function of yours made them."""
+    weights = Weights.asked(dtype, quantize)
+    if is_own(name):
+        pipe = own_pipeline(name, dtype, quantize)
+        family_of(pipe)
+        return pipe, Weights(dtype_of(pipe.transformer))
     source = resolve_model(name)
-    weights = Weights(str(dtype).removeprefix("torch."), quantize)
     index = read_index(source)
     family_in(index)
     absent = {name: None for name, entry in index.items() if entry == [None, None]}  # saved without, such as no T5
@@ -135,7 +170,7 @@ def load_pipeline(name: str, dtype: torch.dtype | str = "float32", quantize: str
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         try:
-            return DiffusionPipeline.from_pretrained(source, **arguments)
+            return DiffusionPipeline.from_pretrained(source, **arguments), weights
         except Exception as error:
             raise cannot_load(source, error) from error
 
@@ -143,12 +178,15 @@ def load_pipeline(name: str, dtype: torch.dtype | str = "float32", quantize: str
 def head_map_of(name: str) -> HeadMap:
     """The addressable heads of a model by name, from its configuration alone: no weights are read.
 
-    The configurations that the hub shows only after a login come with pagopt.
+    The configurations that the hub shows only after a login come with pagopt. A function that makes a model is called.
 
     Raises:
         UnknownName: If there is no such model.
         ModelError: If its configuration cannot be read, or its family is not supported.
     """
+    if is_own(name):
+        pipe, _ = load_model(name)
+        return family_of(pipe).head_map(pipe.transformer)
     source = resolve_model(name)
     if (known := published(source)) is not None:
         return family_of_transformer(known["_class_name"]).head_map_from_config(known)

@@ -14,7 +14,7 @@ from torch import nn
 from pagopt.errors import ModelError, RecipeError, UnknownName
 from pagopt.recipe import Provenance
 
-__all__ = ["DTYPES", "QUANTIZATIONS", "Weights", "bytes_of", "plain_tensors"]
+__all__ = ["DTYPES", "QUANTIZATIONS", "Weights", "bytes_of", "dtype_of", "plain_tensors"]
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -149,6 +149,12 @@ def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         return
     for name in tensor.__tensor_flatten__()[0]:
         yield from plain_tensors(getattr(tensor, name))
+
+
+def dtype_of(module: nn.Module) -> str:
+    """What a network computes in: the dtype of its first parameter of one of :data:`DTYPES`."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    return next((names[p.dtype] for p in module.parameters() if p.dtype in names), "float32")
 
 
 def bytes_of(module: nn.Module) -> int:

@@ -5,24 +5,17 @@ Only code that the user installed or named is run; nothing is downloaded here.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import inspect
-import os
-import sys
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pagopt.errors import PagoptError, RewardError, UnknownName
+from pagopt.own_code import is_own, load_own, said
 from pagopt.reward.hardware import gpu_hint
 from pagopt.reward.identity import arguments_of, signature_of
 from pagopt.reward.protocol import FunctionReward, Reward
-from pagopt.reward.source import LOADED
 
 __all__ = ["RewardInfo", "as_reward", "available_rewards", "describe_rewards", "load_reward"]
 
@@ -86,20 +79,13 @@ def load_reward(name: str, /, **args: Any) -> Reward:
         RewardError: If the file, module or attribute does not exist, the code fails while it is imported or
             made, or the arguments do not fit; the cause is attached.
     """
-    where, colon, attribute = name.rpartition(":")
-    if not colon:
-        if name.endswith(".py"):
-            raise RewardError(f'which reward of {name}? Write "{name}:function".', reward=name)
+    if is_own(name):
+        made = _make(name, load_own("reward", name, partial(RewardError, reward=name)), args)
+    else:
         found = available_rewards()
         if name not in found:
             raise UnknownName("reward", name, found, OWN)
         made = _make(name, _loaded(name, found[name]), args)
-    elif not where or not attribute:
-        raise RewardError(f"{name!r} names no reward. {OWN}", reward=name)
-    else:
-        is_file = where.endswith(".py") or "/" in where or os.sep in where
-        module = _from_file(name, Path(where)) if is_file else _from_module(name, where)
-        made = _make(name, _attribute(name, module, attribute), args)
     object.__setattr__(made, "name", name)
     return made
 
@@ -110,54 +96,9 @@ def _loaded(name: str, point: EntryPoint) -> Any:
     except Exception as error:
         package = f" of {point.dist.name}" if point.dist else ""
         raise RewardError(
-            f"the installed reward {name!r}{package} ({point.value}) cannot be imported: {_said(error)}",
+            f"the installed reward {name!r}{package} ({point.value}) cannot be imported: {said(error)}",
             reward=name,
         ) from error
-
-
-def _from_file(name: str, path: Path) -> ModuleType:
-    try:
-        source = path.expanduser().resolve().read_bytes()
-    except OSError as error:
-        raise RewardError(f"reward {name!r}: cannot read {path}: {error.strerror}", reward=name) from error
-    path = path.expanduser().resolve()
-    # A private name, so that neither an installed module nor another file of this name is taken for it.
-    private = f"_pagopt_reward_{hashlib.sha256(str(path).encode() + source).hexdigest()[:24]}"
-    if private in sys.modules:
-        return sys.modules[private]
-    spec = importlib.util.spec_from_file_location(private, path)
-    if spec is None or spec.loader is None:
-        raise RewardError(f"reward {name!r}: {path} is no Python file (.py)", reward=name)
-    module = importlib.util.module_from_spec(spec)
-    setattr(module, LOADED, hashlib.sha256(source).hexdigest())
-    sys.modules[private] = module
-    try:
-        # Not through the loader, whose bytecode cache looks at the time and size of a file only.
-        exec(compile(source, str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
-        del sys.modules[private]
-        raise RewardError(f"reward {name!r}: {path} cannot be run: {_said(error)}", reward=name) from error
-    return module
-
-
-def _from_module(name: str, module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        hint = ""
-        if isinstance(error, ModuleNotFoundError):
-            hint = f" Is it installed in {sys.prefix}? A reward in a file is path/to/file.py:name."
-        raise RewardError(
-            f"reward {name!r}: {module} cannot be imported: {_said(error)}.{hint}", reward=name
-        ) from error
-
-
-def _attribute(name: str, module: ModuleType, attribute: str) -> Any:
-    if hasattr(module, attribute):
-        return getattr(module, attribute)
-    public = {key: value for key, value in vars(module).items() if not key.startswith("_") and callable(value)}
-    own = [key for key, value in public.items() if getattr(value, "__module__", None) == module.__name__]
-    raise RewardError(f"{module.__file__}: {UnknownName('function or class', attribute, own)}", reward=name)
 
 
 def as_reward(thing: Any, name: str | None = None, args: dict[str, Any] | None = None) -> Reward:
@@ -181,7 +122,8 @@ def as_reward(thing: Any, name: str | None = None, args: dict[str, Any] | None =
         raise RewardError(f"{thing!r} is a name; load_reward({thing!r}) makes the reward", reward=thing)
     if not callable(thing):
         raise RewardError(
-            f"{known!r} is a {type(thing).__name__}; a reward is a function, a class or a Reward", reward=known
+            f"{known!r} is an object of type {type(thing).__name__}; a reward is a function, a class or a Reward",
+            reward=known,
         )
     batch = ("images", "prompts")
     _check_arguments(known, thing, batch, args or {})
@@ -224,7 +166,7 @@ def _make(name: str, thing: Any, args: dict[str, Any]) -> Reward:
     except PagoptError:
         raise
     except Exception as error:
-        raise RewardError(f"reward {name!r} could not be made: {_said(error)}{gpu_hint(error)}", reward=name) from error
+        raise RewardError(f"reward {name!r} could not be made: {said(error)}{gpu_hint(error)}", reward=name) from error
     return made if isinstance(made, Reward) else FunctionReward(made, name, arguments_of(thing, (), args))
 
 
@@ -243,7 +185,3 @@ def _describe(name: str, point: EntryPoint) -> RewardInfo:
 
 def _listed(args: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in args.items())
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

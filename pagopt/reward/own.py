@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pagopt.own_code import is_own
 from pagopt.reward.loading import load_reward
 from pagopt.reward.spec import RewardSpec
 
@@ -21,9 +22,7 @@ def own_keys(specs: Sequence[RewardSpec]) -> list[str]:
     Raises:
         RewardError: If one cannot be loaded.
     """
-    mine = [
-        spec for spec in specs if spec.name.endswith(".py") or ":" in spec.name or any(map(_is_file, _words(spec.args)))
-    ]
+    mine = [spec for spec in specs if is_own(spec.name) or any(map(_is_file, _words(spec.args)))]
     return sorted({load_reward(spec.name, **spec.args).key() for spec in mine})
 
 

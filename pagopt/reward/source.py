@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from pagopt.errors import RewardError
+from pagopt.own_code import LOADED
 from pagopt.reward.identity import canonical, plain
 
-__all__ = ["LOADED", "source_of"]
+__all__ = ["source_of"]
 
-LOADED = "_pagopt_source"  # sha256 of the source that the loader ran; the file may have changed since
 GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME"}
 FIXED = {"dataclasses", "typing", "types", "_collections"}  # whose objects say nothing beside their name and type
 

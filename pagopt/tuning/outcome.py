@@ -119,7 +119,8 @@ class Tuned:
         seconds: How long it took.
         references: Means of "no guidance" and "as it was" on the search tasks, by method and reward.
         weights: How the model's were held, where it is not plain float32 (:class:`pagopt.models.Weights`).
-        own_rewards: Keys of rewards that the user may change (:func:`pagopt.reward.own_keys`).
+        own_code: Tells whether rewards, or a model, of the user's own have changed
+            (:meth:`pagopt.study.Study.own_code`).
     """
 
     tuning: str
@@ -144,7 +145,7 @@ class Tuned:
     seconds: float
     references: dict[str, dict[str, float]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
-    own_rewards: list[str] = field(default_factory=list)
+    own_code: list[str] = field(default_factory=list)
 
     @property
     def held_out_prompts(self) -> list[str]:

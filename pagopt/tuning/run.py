@@ -25,7 +25,6 @@ from pagopt.models import Weights
 from pagopt.recipe import PLAIN
 from pagopt.report.reading import value_name
 from pagopt.results import Estimate
-from pagopt.reward import own_keys
 from pagopt.tuning.artifacts import Artifacts, name_metrics
 from pagopt.tuning.ledger import Asked, Ledger, Seen
 from pagopt.tuning.methods import make_pruner, make_sampler
@@ -78,10 +77,10 @@ def tune(
     address = address_of(storage or out / DATABASE)
     start, space, folder, finished = opened(tuning, name, out, options)
     if finished is not None and len(finished.trials) >= tuning.trials:
-        if finished.own_rewards != own_keys([*tuning.study.specs, *tuning.study.watched]):
+        if finished.own_code != tuning.study.own_code():
             raise StudyError(
-                f"a reward has changed since the tuning in {out} was finished, and its trials were judged as it was "
-                "before: tune anew in another folder, with --out; --store may be this one's"
+                f"a reward or model of your own has changed since the tuning in {out} was finished, and its trials "
+                "were judged as it was before: tune anew in another folder, with --out; --store may be this one's"
             )
         return finished
     run = TuningRun(tuning, name, folder, start, space, batch_size, options, store, offload=offload)
@@ -170,7 +169,7 @@ class TuningRun:
             seconds=round(time.monotonic() - begun, 1),
             references=means(("no guidance", "as it was"), first),
             weights=self.run.weights.to_dict(),
-            own_rewards=self.run.own_rewards,
+            own_code=self.run.own_code,
         )
         if self.trainer.is_global_zero:
             try:

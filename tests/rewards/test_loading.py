@@ -66,7 +66,7 @@ number = 3
         ("Nothing", {}, "no __call__"),
         ("Failing", {}, "could not be made: KeyError: 'key'"),
         ("ready", {"by": 1}, "takes no arguments, got by=1"),
-        ("number", {}, "is a int"),
+        ("number", {}, "is an object of type int"),
         (
             "Calable",
             {},

@@ -131,7 +131,7 @@ def test_a_closure_is_known_by_what_it_carries() -> None:
         (Greenness, r"'Greenness' is a class; a reward is an object of it: Greenness\(\.\.\.\)"),
         (Brightness, r"'Brightness' is a class"),
         (lambda images: [0.0], r"too many positional arguments.*takes images and prompts first"),
-        (3, "'int' is a int; a reward is a function, a class or a Reward"),
+        (3, "'int' is an object of type int; a reward is a function, a class or a Reward"),
     ],
 )
 def test_what_is_no_reward_says_why(thing: object, says: str) -> None:

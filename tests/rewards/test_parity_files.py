@@ -36,8 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.no_grad()
 def readme(folder: Path, images: list[Image.Image], prompts: list[str]) -> torch.Tensor:
-    """The lines of PickScore's README, with what transformers 5 changed in them."""
-    processor, model = AutoProcessor.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    """The lines of PickScore's README, with what transformers 5 changed in them, and Pillow even beside torchvision."""
+    processor, model = AutoProcessor.from_pretrained(folder, backend="pil"), AutoModel.from_pretrained(folder).eval()
     options = {"padding": True, "truncation": True, "max_length": 77, "return_tensors": "pt"}
     found = []
     for image, prompt in zip(images, prompts, strict=True):

@@ -1,0 +1,89 @@
+"""A pipeline that a function of the user's makes: with a LoRA, another scheduler, four-bit weights, a merge of two."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from pagopt.errors import ModelError, PagoptError
+from pagopt.models.weights import DTYPES
+from pagopt.own_code import is_own, load_own, said
+
+__all__ = ["own_pipeline", "own_source"]
+
+
+def own_pipeline(name: str, dtype: str | None = None, quantize: str | None = None) -> Any:
+    """The pipeline that a function gives.
+
+    Args:
+        name: ``path/to/file.py:function`` or ``package.module:function``. It is called without arguments, or with
+            ``dtype``, if one is asked for.
+        dtype: One of :data:`DTYPES`; the function gets torch's.
+        quantize: Not for such a pipeline: the function does it.
+
+    Raises:
+        ModelError: If there is no such function, it fails (the cause is attached), gives something that is no
+            pipeline of diffusers, or takes no dtype where one is asked for.
+    """
+    make = load_own("model", name, ModelError)
+    if not callable(make):
+        raise ModelError(
+            f"model {name!r} is an object of type {type(make).__name__}, not a function that gives a pipeline, such as "
+            "every process calls for its own"
+        )
+    if quantize is not None:
+        raise ModelError(f"quantize: {quantize} is for models that pagopt loads; {name} has to quantise its own")
+    given: dict[str, Any] = {}
+    if dtype is not None:
+        if not _takes(make, "dtype"):
+            raise ModelError(
+                f"{name} takes no dtype, and {dtype} is asked for: give it a parameter dtype (a torch.dtype), or ask "
+                "for none and let it decide"
+            )
+        given["dtype"] = DTYPES[dtype]
+    try:
+        pipe = make(**given)
+    except PagoptError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the model {name} could not be made: {said(error)}") from error
+    if not isinstance(pipe, DiffusionPipeline):
+        raise ModelError(f"{name} gave an object of type {type(pipe).__name__}, and no pipeline of diffusers")
+    return pipe
+
+
+def own_source(name: str) -> str:
+    """sha256 of the file that defines the function; empty for other models. Nothing is run or loaded.
+
+    Raises:
+        ModelError: If it cannot be read.
+    """
+    if not is_own(name):
+        return ""
+    where = name.rpartition(":")[0] or name
+    try:
+        if where.endswith(".py"):
+            file = Path(where).expanduser()
+        else:
+            spec = importlib.util.find_spec(where)
+            if spec is None or not spec.has_location or spec.origin is None:
+                return ""
+            file = Path(spec.origin)
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"model {name!r}: cannot read {file}: {error.strerror}") from error
+    except (ImportError, ValueError) as error:
+        raise ModelError(f"model {name!r}: {where} cannot be imported: {said(error)}") from error
+
+
+def _takes(function: Any, parameter: str) -> bool:
+    try:
+        kinds = {name: one.kind for name, one in inspect.signature(function).parameters.items()}
+    except (TypeError, ValueError):
+        return False
+    return parameter in kinds or inspect.Parameter.VAR_KEYWORD in kinds.values()
