@@ -104,5 +104,5 @@ def test_afterwards_there_is_none() -> None:
     with pretended_gpu():
         assert torch.cuda.is_available()
     assert not torch.cuda.is_available()
-    with pytest.raises((RuntimeError, AssertionError), match="CUDA|NVIDIA"):
+    with pytest.raises((RuntimeError, AssertionError), match=r"CUDA|NVIDIA"):
         torch.zeros(1, device="cuda")

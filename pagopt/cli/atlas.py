@@ -68,7 +68,7 @@ def main(words: list[str]) -> None:
     prompts = [*(options.prompt or []), *(read_prompts(options.prompts) if options.prompts else [])]
     given = {name: getattr(options, name) for name in Atlas.__dataclass_fields__ if name not in {"prompts", "rewards"}}
     atlas = Atlas(prompts=prompts, rewards=reward_specs(options.reward or []), **given)
-    name = "-".join(part for part in atlas.model.split(os.sep) if part not in {"", ".", ".."})
+    name = "-".join(part for part in atlas.model.replace(":", os.sep).split(os.sep) if part not in {"", ".", ".."})
     out = options.out or Path("runs") / f"atlas-{name}"
     if options.store is not None and options.store.exists() and not options.store.is_dir():
         raise StudyError(f"--store takes a folder, and {options.store} is a file")
