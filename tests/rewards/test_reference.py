@@ -157,7 +157,7 @@ def test_a_picture_that_cannot_be_read_is_named(examples: str, tmp_path: Path) -
         else:
             (folder / name).write_bytes(whole)
     Image.new("I;16", (8, 8)).save(folder / "deep.png")
-    with pytest.raises(RewardError, match=r"deep\.png has mode 'I;16'.*8 bits"):
+    with pytest.raises(RewardError, match=r"deep\.png has mode 'I(;16)?'.*8 bits"):
         Reference(str(folder))
     (folder / "deep.png").unlink()
     noise(1)[0].save(folder / "film.gif", save_all=True, append_images=noise(2, 1))

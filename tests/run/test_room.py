@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagopt.cli import main
@@ -37,6 +37,7 @@ def too_small(rows: int) -> Callable[..., None]:
 FULL = (torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 17.94 GB)"))
 
 
+@settings(deadline=None)  # the first call may take long
 @given(items=st.lists(st.integers()), limit=st.integers(1, 12), full=st.sampled_from(FULL))
 def test_all_is_done_once_in_order_and_in_few_attempts(items: list[int], limit: int, full: RuntimeError) -> None:
     room, sizes = Room("numbers"), []
