@@ -14,7 +14,7 @@ from typing import Any
 
 from pagopt.errors import PagoptError, StudyError, UnknownName
 
-__all__ = ["LOADED", "is_own", "load_own", "refuse_named", "said"]
+__all__ = ["LOADED", "is_own", "load_own", "refusal", "said"]
 
 LOADED = "_pagopt_source"  # sha256 of the source that was run; the file may have changed since
 
@@ -24,21 +24,17 @@ def is_own(name: str) -> bool:
     return ":" in name or name.endswith(".py")
 
 
-def refuse_named(name: str, where: str, option: str) -> None:
-    """Make sure that no code is run because a recipe file names it, which may come from anywhere.
+def refusal(where: str, name: str, option: str) -> StudyError:
+    """The error where a recipe file, which may come from anywhere, names code.
 
     Args:
+        where: How it begins.
         name: What the file names.
-        where: The beginning of the error.
         option: By which the user can name it.
-
-    Raises:
-        StudyError: If it is code.
     """
-    if is_own(name):
-        raise StudyError(
-            f"{where} {name}, and no code is run because a recipe file names it: say {option} {name} if you trust it"
-        )
+    return StudyError(
+        f"{where} {name}, and no code is run because a recipe file names it: say {option} {name} if you trust it"
+    )
 
 
 def load_own(kind: str, name: str, error: Callable[[str], PagoptError]) -> Any:

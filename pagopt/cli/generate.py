@@ -11,7 +11,7 @@ from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.errors import StudyError
 from pagopt.files import write_png
 from pagopt.models import Weights, load_model
-from pagopt.own_code import is_own, refuse_named
+from pagopt.own_code import is_own, refusal
 from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.report import draw_sheet
@@ -109,8 +109,8 @@ def steps(given: int | None, provenance: Provenance | None) -> int:
 
 def model(given: str | None, recipe: Path | None, provenance: Provenance | None) -> str:
     """The name of the model: as asked for, or that of the recipe, or the embedded one's."""
-    if given is None and provenance is not None:
-        refuse_named(provenance.model, f"{recipe} was found on the model of", "--model")
+    if given is None and provenance is not None and is_own(provenance.model):
+        raise refusal(f"{recipe} was found on the model of", provenance.model, "--model")
     return given or (provenance.model if provenance else "emoji")
 
 

@@ -11,10 +11,10 @@ from pagopt import checked
 from pagopt.comparison.entrants import Entrant
 from pagopt.errors import StudyError
 from pagopt.models import Weights
-from pagopt.own_code import is_own, refuse_named
+from pagopt.own_code import is_own, refusal
 from pagopt.recipe import Recipe
 from pagopt.render import Task
-from pagopt.reward import RewardSpec, check_terms, specs_of
+from pagopt.reward import RewardSpec, check_terms, code_in, specs_of
 
 __all__ = ["CFG_SCALES", "Comparison", "read_prompts"]
 
@@ -118,7 +118,8 @@ class Comparison:
             return specs_of(self.rewards)
         found: list[RewardSpec] = []
         for label, spec in ((entrant.label, spec) for entrant in self.entrants for spec in entrant.objective()):
-            refuse_named(spec.name, f"the recipe {label} was found for", "--reward")
+            if code := code_in(spec):
+                raise refusal(f"the recipe {label} was found for", code, "--reward")
             if not any((spec.name, spec.args) == (other.name, other.args) for other in found):
                 found.append(spec)
         if not found:
@@ -165,7 +166,8 @@ class Comparison:
             return self.model
         models = {e.label: e.provenance.model if e.provenance else None for e in self.entrants}
         model = _agreed("model", models)
-        refuse_named(model, f"the recipe {next(iter(models))} was found on the model of", "--model")
+        if is_own(model):
+            raise refusal(f"the recipe {next(iter(models))} was found on the model of", model, "--model")
         return model
 
     def asked_weights(self, dtype: str | None = None) -> tuple[str | None, str | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from pagopt.own_code import is_own
 from pagopt.reward.loading import load_reward
 from pagopt.reward.spec import RewardSpec
 
-__all__ = ["own_keys"]
+__all__ = ["code_in", "own_keys"]
 
 
 def own_keys(specs: Sequence[RewardSpec]) -> list[str]:
@@ -24,6 +26,16 @@ def own_keys(specs: Sequence[RewardSpec]) -> list[str]:
     """
     mine = [spec for spec in specs if is_own(spec.name) or any(map(_is_file, _words(spec.args)))]
     return sorted({load_reward(spec.name, **spec.args).key() for spec in mine})
+
+
+def code_in(spec: RewardSpec) -> str:
+    """How a reward is written after ``--reward``, if a file or import path names code in it; otherwise nothing.
+
+    That is a reward of one's own, or one that is given such a file: a record of an isolated reward names programs.
+    """
+    if not (is_own(spec.name) or any(word.endswith((".py", ".yaml", ".yml")) for word in _words(spec.args))):
+        return ""
+    return shlex.quote(json.dumps(spec.to_dict())) if spec.args else spec.name
 
 
 def _words(value: Any) -> list[str]:

@@ -178,9 +178,9 @@ def _is_note(name: str, value: Any) -> bool:
 
 def _code(code: CodeType) -> Any:
     """Compiled code without its lines and its file."""
-    exceptions = getattr(code, "co_exceptiontable", b"")  # since Python 3.11
+    parts = [code.co_code.hex(), code.co_exceptiontable.hex(), code.co_flags]
     names = [list(part) for part in (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)]
-    return [code.co_code.hex(), exceptions.hex(), code.co_flags, names, [_constant(one) for one in code.co_consts]]
+    return [*parts, names, [_constant(one) for one in code.co_consts]]
 
 
 def _constant(value: Any) -> Any:

@@ -19,7 +19,7 @@ from pagopt.errors import ModelError, StudyError
 from pagopt.experiment import run_study
 from pagopt.models import load_model, load_pipeline
 from pagopt.models.outline import has_weights
-from pagopt.recipe import load_recipe
+from pagopt.recipe import Provenance, Recipe, load_recipe
 from pagopt.results import Results, load_results
 from pagopt.study import Study
 
@@ -182,6 +182,22 @@ def test_a_recipe_file_runs_no_reward_either(said: Callable[..., str]) -> None:
     Path("new.txt").write_text("tree\nboat\n", encoding="utf-8")
     text = said("evaluate", "run/recipe.json", "--prompts", "new.txt", "--out", "compared", status=2)
     assert "was found for own.py:light, and no code is run because a recipe file names it: say --reward" in text
+
+
+@pytest.mark.parametrize(
+    ("term", "written"),
+    [
+        ({"name": "os:system"}, "--reward os:system if"),
+        ({"name": "isolated", "args": {"record": "evil.yaml"}}, '--reward \'{"name": "isolated"'),
+    ],
+)
+def test_recipes_that_came_from_anywhere(said: Callable[..., str], term: dict[str, object], written: str) -> None:
+    provenance = Provenance(model="emoji", fingerprint="0", objective=[term], evidence={"steps": 2})
+    Recipe("L1.H0", scale=2.0).save("sent.json", provenance)
+    Path("new.txt").write_text("tree\nboat\n", encoding="utf-8")
+    text = said("evaluate", "sent.json", "--prompts", "new.txt", "--out", "compared", status=2)
+    assert "no code is run because a recipe file names it" in text
+    assert written in text
 
 
 def test_the_page_with_a_lora(said: Callable[..., str], tiny_flux: Path) -> None:
