@@ -15,7 +15,7 @@ task=${1:-run}
 folder=${2:-build/wheels}
 
 if [ "$task" = pack ]; then
-    exec bash tools/emoji/gpu.sh wheels "$folder" 'torchao>=0.15' 'optuna>=5,<6' alembic mako colorlog greenlet \
+    exec bash tools/emoji/gpu.sh wheels "$folder" 'torchao>=0.18' 'optuna>=5,<6' alembic mako colorlog greenlet \
         sqlalchemy rich markdown-it-py mdurl pytest pytest-timeout pluggy iniconfig hypothesis sortedcontainers peft pygments \
         'hatchling>=1.27' pathspec trove-classifiers
 fi

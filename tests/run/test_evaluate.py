@@ -109,7 +109,7 @@ def test_a_trainer_of_ones_own_converts_the_networks(
 def test_what_lightning_does_not_take(
     option: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pagopt.experiment.load_pipeline", lambda *_: pytest.fail("a model is loaded before"))
+    monkeypatch.setattr("pagopt.experiment.load_model", lambda *_: pytest.fail("a model is loaded before"))
     assert main(["search", "flat", "--out", str(tmp_path / "run"), option]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
