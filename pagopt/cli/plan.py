@@ -109,14 +109,15 @@ def main(words: list[str]) -> None:
                 store=asked.store,
                 offload=asked.offload,
             )
+            held = run.weights
             try:
                 plan = make_plan(run)
             finally:
                 run.close()
         else:
-            plan = outline_plan(asked.study, *outlined(asked.study, asked.trainer))
+            held, processes = outlined(asked.study, asked.trainer)
+            plan = outline_plan(asked.study, held, processes)
     store = str(asked.store or f"of {asked.out}")
-    held, _ = outlined(asked.study, asked.trainer)
     show(plan, Shown(asked.name, store, asked.batch_size, gpu, asked.study.model, here, held))
 
 
@@ -134,14 +135,15 @@ def plan_tuning(asked: tune.Request, gpu: str) -> None:
             size, trainer, store = options["batch_size"], options["trainer"], options["store"]
             offload = options["offload"]
             run = TuningRun(tuning, asked.name, folder, start, space, size, trainer, store, quiet=True, offload=offload)
+            held = run.run.weights
             try:
                 plan = make_tuning_plan(run, min(done, tuning.trials))
             finally:
                 run.close()
         else:
-            plan = outline_tuning_plan(tuning, *outlined(tuning.study, options["trainer"]))
+            held, processes = outlined(tuning.study, options["trainer"])
+            plan = outline_tuning_plan(tuning, held, processes)
     store_name = str(options["store"] or f"of {asked.out}")
-    held, _ = outlined(tuning.study, options["trainer"])
     show(plan, Shown(asked.name, store_name, options["batch_size"], gpu, tuning.study.model, here, held))
 
 

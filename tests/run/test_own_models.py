@@ -35,6 +35,9 @@ def shifted(dtype=torch.float32):
     pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=2.5)
     return pipe
 
+def half():
+    return shifted(torch.bfloat16)
+
 def plain():
     return DiffusionPipeline.from_pretrained({folder!r})
 
@@ -116,6 +119,7 @@ def of_plain() -> Results:
 def test_the_other_commands(said: Callable[..., str]) -> None:
     assert "heads in 3 blocks" in said("heads", NAME)
     assert "here, from batches of" in said("plan", "vivid", *SMALL, "--model", NAME, "--out", "run")
+    assert "GiB of weights (bfloat16)" in said("plan", "vivid", *SMALL, "--model", "mine.py:half", "--out", "run")
     said("init", "mine.yaml", "--model", NAME)
     assert "model: mine.py:shifted" in Path("mine.yaml").read_text(encoding="utf-8")
     said("atlas", NAME, "--prompt", "cat", "--heads", "L1.H*", "--steps", "2", "--trainer.accelerator", "cpu")
