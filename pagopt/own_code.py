@@ -14,7 +14,7 @@ from typing import Any
 
 from pagopt.errors import PagoptError, StudyError, UnknownName
 
-__all__ = ["LOADED", "is_own", "load_own", "refusal", "said"]
+__all__ = ["LOADED", "digest_of_own", "is_own", "load_own", "refusal", "said"]
 
 LOADED = "_pagopt_source"  # sha256 of the source that was run; the file may have changed since
 
@@ -49,18 +49,48 @@ def load_own(kind: str, name: str, error: Callable[[str], PagoptError]) -> Any:
         PagoptError: What ``error`` makes, if the file, module or object is not there, or its code fails; the cause is
             attached.
     """
+    where, attribute = _parts(kind, name, error)
+    module = _from_file(kind, name, where, error) if isinstance(where, Path) else _from_module(kind, name, where, error)
+    if hasattr(module, attribute):
+        return getattr(module, attribute)
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_") and callable(value)}
+    known = [key for key, value in public.items() if getattr(value, "__module__", None) == module.__name__]
+    raise error(f"{module.__file__}: {UnknownName('function or class', attribute, known)}")
+
+
+def digest_of_own(kind: str, name: str, error: Callable[[str], PagoptError]) -> str:
+    """sha256 of the file that the object is in; empty for a module without one.
+
+    Neither file nor module is run; where a module is in a package, Python imports the package.
+
+    Raises:
+        PagoptError: What ``error`` makes, if the file or module is not there.
+    """
+    where, _ = _parts(kind, name, error)
+    try:
+        if isinstance(where, str):
+            spec = importlib.util.find_spec(where)
+            if spec is None or not spec.has_location:
+                return ""  # if there is none, loading it says so
+            file = Path(str(spec.origin))
+        else:
+            file = where.expanduser()
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as cause:
+        raise error(f"{kind} {name!r}: cannot read {file}: {cause.strerror}") from cause
+    except (ImportError, ValueError) as cause:
+        raise error(f"{kind} {name!r}: {where} cannot be imported: {said(cause)}") from cause
+
+
+def _parts(kind: str, name: str, error: Callable[[str], PagoptError]) -> tuple[Path | str, str]:
+    """A file, or the name of a module, and what of it."""
     where, colon, attribute = name.rpartition(":")
     if not colon:
         raise error(f'which {kind} of {name}? Write "{name}:function".')
     if not where or not attribute:
         raise error(f'{name!r} names no {kind}: it is "path/to/file.py:name" or "package.module:name"')
     is_file = where.endswith(".py") or "/" in where or os.sep in where
-    module = _from_file(kind, name, Path(where), error) if is_file else _from_module(kind, name, where, error)
-    if hasattr(module, attribute):
-        return getattr(module, attribute)
-    public = {key: value for key, value in vars(module).items() if not key.startswith("_") and callable(value)}
-    known = [key for key, value in public.items() if getattr(value, "__module__", None) == module.__name__]
-    raise error(f"{module.__file__}: {UnknownName('function or class', attribute, known)}")
+    return Path(where) if is_file else where, attribute
 
 
 def _from_file(kind: str, name: str, path: Path, error: Callable[[str], PagoptError]) -> ModuleType:

@@ -99,7 +99,7 @@ class Renderer:
         if type(pipe).__name__ in others:
             raise StudyError(
                 f"{type(pipe).__name__} draws from more than a prompt, and here is nothing more to give it: take "
-                f"{text_to_image}.from_pipe(pipe), or a subclass of yours whose call adds the rest"
+                f"{text_to_image}.from_pipe(pipe)"
             )
         default = self._family.default_size(pipe)
         self.pipe = pipe

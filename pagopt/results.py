@@ -221,6 +221,7 @@ def load_results(path: str | Path) -> Results:
             )
             for m in data["methods"]
         ]
+        data["own_code"] = data.pop("own_rewards", data.get("own_code", []))  # its first name
         data["baseline"] = Estimate(**data["baseline"])
         data["tests"] = [PairedTest(**t) for t in data["tests"]]
         for tasks in ("search_tasks", "held_out_tasks"):

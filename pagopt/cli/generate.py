@@ -10,8 +10,8 @@ from rich.console import Console
 from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.errors import StudyError
 from pagopt.files import write_png
-from pagopt.models import Weights, load_model
-from pagopt.own_code import is_own, refusal
+from pagopt.models import Weights, is_own_model, load_model
+from pagopt.own_code import refusal
 from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.report import draw_sheet
@@ -109,7 +109,7 @@ def steps(given: int | None, provenance: Provenance | None) -> int:
 
 def model(given: str | None, recipe: Path | None, provenance: Provenance | None) -> str:
     """The name of the model: as asked for, or that of the recipe, or the embedded one's."""
-    if given is None and provenance is not None and is_own(provenance.model):
+    if given is None and provenance is not None and is_own_model(provenance.model):
         raise refusal(f"{recipe} was found on the model of", provenance.model, "--model")
     return given or (provenance.model if provenance else "emoji")
 
@@ -118,7 +118,7 @@ def weights(
     name: str, dtype: str | None, quantize: str | None, provenance: Provenance | None
 ) -> tuple[str | None, str | None]:
     """How to hold its weights, and quantise them: as asked for, or as the recipe was found, or as it comes."""
-    if provenance is not None and not is_own(name):
+    if provenance is not None and not is_own_model(name):
         found = Weights.of(provenance)
         dtype, quantize = dtype or found.dtype, quantize or found.quantize
     return dtype, None if quantize == "none" else quantize

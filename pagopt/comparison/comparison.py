@@ -10,8 +10,8 @@ from typing import TypeVar
 from pagopt import checked
 from pagopt.comparison.entrants import Entrant
 from pagopt.errors import StudyError
-from pagopt.models import Weights
-from pagopt.own_code import is_own, refusal
+from pagopt.models import Weights, is_own_model
+from pagopt.own_code import refusal
 from pagopt.recipe import Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms, code_in, specs_of
@@ -166,7 +166,7 @@ class Comparison:
             return self.model
         models = {e.label: e.provenance.model if e.provenance else None for e in self.entrants}
         model = _agreed("model", models)
-        if is_own(model):
+        if is_own_model(model):
             raise refusal(f"the recipe {next(iter(models))} was found on the model of", model, "--model")
         return model
 
@@ -181,7 +181,7 @@ class Comparison:
             UnknownName: If there is no such dtype or quantization.
         """
         dtype, quantize = dtype or self.dtype, self.quantize
-        if is_own(self.drawn_model()):
+        if is_own_model(self.drawn_model()):
             return dtype, None if quantize == NONE else quantize
         found = {entrant.label: Weights.of(entrant.provenance) for entrant in self.entrants}
         dtype = dtype or _agreed("dtype", {label: one.dtype for label, one in found.items()})

@@ -73,11 +73,14 @@ class Generation(LightningModule):  # type: ignore[misc]
         recipe = Recipe(scale=0.0, cfg=job.recipe.cfg) if job.recipe.is_plain else job.recipe
         kind = known_targets().get(recipe.target)
         own = kind is not None and not kind.__module__.startswith("pagopt.")
+        pipeline = type(self.renderer.pipe)
+        subclass = not pipeline.__module__.startswith("diffusers.")
         return {
             **({"target_source": source_of(kind)[:16]} if own else {}),
+            **({"pipeline_source": source_of(pipeline)[:16]} if subclass else {}),
             **self.renderer.describe(),
             "precision": self.precision,
-            **({"noise": "half precision"} if self._draws_noise_in_half() and half_has_noise_of_its_own() else {}),
+            **({"noise": "half precision"} if half_has_noise_of_its_own() and self._draws_noise_in_half() else {}),
             "recipe": recipe.replace(cfg=recipe.cfg or 1.0).to_dict(),
             "prompt": job.task.prompt,
             "seed": job.task.seed,
@@ -85,8 +88,8 @@ class Generation(LightningModule):  # type: ignore[misc]
 
     def _draws_noise_in_half(self) -> bool:
         """Whether pipelines may: they draw it in the dtype that the prompts are encoded in."""
-        modules = self.renderer.modules().values()
-        return self.precision != "32-true" or any(getattr(module, "dtype", None) in HALF for module in modules)
+        first = (next(module.parameters(), None) for module in self.renderer.modules().values())
+        return self.precision != "32-true" or any(one is not None and one.dtype in HALF for one in first)
 
     def key(self, job: Job) -> str:
         """The store key of a job's image."""

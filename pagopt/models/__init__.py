@@ -18,13 +18,12 @@ from pagopt.models.chroma import Chroma
 from pagopt.models.fingerprint import fingerprint
 from pagopt.models.flux import FLUX
 from pagopt.models.flux2 import FLUX2, FLUX2Klein
-from pagopt.models.own import own_pipeline, own_source
+from pagopt.models.own import is_own_model, own_pipeline, own_source
 from pagopt.models.published import published
 from pagopt.models.qwen_image import QwenImage
 from pagopt.models.sd3 import SD3
 from pagopt.models.weights import Weights, dtype_of
 from pagopt.models.z_image import ZImage
-from pagopt.own_code import is_own
 
 __all__ = [
     "ALIASES",
@@ -39,6 +38,7 @@ __all__ = [
     "family_of",
     "fingerprint",
     "head_map_of",
+    "is_own_model",
     "load_model",
     "load_pipeline",
     "own_source",
@@ -127,7 +127,7 @@ def check_model(name: str) -> str:
         UnknownName: If there is none.
         ModelError: If it is a folder without a pipeline in it, or a file of code that cannot be read.
     """
-    if is_own(name):
+    if is_own_model(name):
         own_source(name)
         return name
     return resolve_model(name)
@@ -158,7 +158,7 @@ def load_pipeline(name: str, dtype: torch.dtype | str | None = None, quantize: s
 def load_model(name: str, dtype: str | None = None, quantize: str | None = None) -> tuple[Any, Weights]:
     """The same, and in what form its weights are held: as was asked for, or as a function of yours made them."""
     weights = Weights.asked(dtype, quantize)
-    if is_own(name):
+    if is_own_model(name):
         pipe = own_pipeline(name, dtype, quantize)
         family_of(pipe)
         return pipe, Weights(dtype_of(pipe.transformer))
@@ -184,7 +184,7 @@ def head_map_of(name: str) -> HeadMap:
         UnknownName: If there is no such model.
         ModelError: If its configuration cannot be read, or its family is not supported.
     """
-    if is_own(name):
+    if is_own_model(name):
         pipe, _ = load_model(name)
         return family_of(pipe).head_map(pipe.transformer)
     source = resolve_model(name)

@@ -18,9 +18,8 @@ from pagopt.errors import StudyError
 from pagopt.heads import HeadMap
 from pagopt.models import cannot_load, family_in, family_of_transformer, read_index, read_part, resolve_model
 from pagopt.models.anatomy import Family
-from pagopt.models.own import own_source
+from pagopt.models.own import is_own_model, own_source
 from pagopt.models.published import published
-from pagopt.own_code import is_own
 
 __all__ = ["Outline", "has_weights", "outline_of"]
 
@@ -157,7 +156,7 @@ def has_weights(name: str) -> bool:
         UnknownName: If there is no such model.
         ModelError: If it is a folder without a pipeline, or a file of code that cannot be read.
     """
-    if is_own(name):
+    if is_own_model(name):
         own_source(name)
         return True  # for all that is known before it is run
     from huggingface_hub import try_to_load_from_cache

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import inspect
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ from diffusers import DiffusionPipeline
 
 from pagopt.errors import ModelError, PagoptError
 from pagopt.models.weights import DTYPES
-from pagopt.own_code import is_own, load_own, said
+from pagopt.own_code import digest_of_own, is_own, load_own, said
 
-__all__ = ["own_pipeline", "own_source"]
+__all__ = ["is_own_model", "own_pipeline", "own_source"]
 
 
 def own_pipeline(name: str, dtype: str | None = None, quantize: str | None = None) -> Any:
@@ -57,28 +55,18 @@ def own_pipeline(name: str, dtype: str | None = None, quantize: str | None = Non
     return pipe
 
 
+def is_own_model(name: str) -> bool:
+    """Whether a name is that of a function, and not of a folder that is called so."""
+    return is_own(name) and not Path(name).expanduser().is_dir()
+
+
 def own_source(name: str) -> str:
-    """sha256 of the file that defines the function; empty for other models. Nothing is run or loaded.
+    """sha256 of the file that defines the function; empty for other models. It is not run.
 
     Raises:
         ModelError: If it cannot be read.
     """
-    if not is_own(name):
-        return ""
-    where = name.rpartition(":")[0] or name
-    try:
-        if where.endswith(".py"):
-            file = Path(where).expanduser()
-        else:
-            spec = importlib.util.find_spec(where)
-            if spec is None or not spec.has_location or spec.origin is None:
-                return ""
-            file = Path(spec.origin)
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ModelError(f"model {name!r}: cannot read {file}: {error.strerror}") from error
-    except (ImportError, ValueError) as error:
-        raise ModelError(f"model {name!r}: {where} cannot be imported: {said(error)}") from error
+    return digest_of_own("model", name, ModelError) if is_own_model(name) else ""
 
 
 def _takes(function: Any, parameter: str) -> bool:

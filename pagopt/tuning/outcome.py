@@ -182,6 +182,7 @@ def load_tuned(path: str | Path) -> Tuned:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         if data.pop("kind") != KIND or data.pop("schema") != SCHEMA:
             raise ValueError("another kind or schema")
+        data["own_code"] = data.pop("own_rewards", data.get("own_code", []))  # its first name
         data["goals"] = [Goal(**goal) for goal in data["goals"]]
         data["baseline"], data["as_it_was"] = Estimate(**data["baseline"]), Estimate(**data["as_it_was"])
         data["trials"] = [_row(row) for row in data["trials"]]

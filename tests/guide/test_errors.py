@@ -139,6 +139,17 @@ def test_a_perturbation_without_any_effect(pipe):
     refused(own, tiny, "bfloat16", "larger strength", latents=noise(2).bfloat16())
 
 
+def test_rounding_is_no_effect(pipe, monkeypatch):
+    """The bits of some predictions differ, by what a computation in another row of a batch may differ by."""
+    refused(pipe, Recipe("L1.H0", strength=2e-15), "changes nothing", "float64")
+    monkeypatch.setattr("pagopt.checks.ROUNDING", 0)
+    with guided(pipe, Recipe("L1.H0", strength=2e-15)):
+        run(pipe, ["a"])
+    monkeypatch.undo()
+    with guided(pipe, Recipe("L1.H0", strength=1e-12)):
+        run(pipe, ["a"])
+
+
 def test_a_sibling_that_shares_everything_called_inside(pipe):
     """Its guidance scale and steps are others, and nothing else would tell."""
     sibling = diffusers.StableDiffusion3Pipeline(**pipe.components)

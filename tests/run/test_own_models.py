@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -15,22 +16,22 @@ from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 
 from pagopt.cli import main
-from pagopt.errors import ModelError, StudyError
+from pagopt.errors import ModelError
+from pagopt.evaluate import Generation
 from pagopt.experiment import run_study
-from pagopt.models import load_model, load_pipeline
+from pagopt.models import head_map_of, load_model, load_pipeline, own_source
 from pagopt.models.outline import has_weights
-from pagopt.recipe import Provenance, Recipe, load_recipe
+from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
+from pagopt.render import Job, Renderer, Task
 from pagopt.results import Results, load_results
+from pagopt.store import Store
 from pagopt.study import Study
 
 MINE = """
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, StableDiffusion3Img2ImgPipeline
 
-CALLS = []
-
 def shifted(dtype=torch.float32):
-    CALLS.append(dtype)
     pipe = DiffusionPipeline.from_pretrained({folder!r}, dtype=dtype)
     pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=2.5)
     return pipe
@@ -136,7 +137,7 @@ def test_a_tuning(said: Callable[..., str], mine: Path) -> None:
     assert "a reward or model of your own has changed" in said(*tune, status=2)
 
 
-def test_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dtype() -> None:
     pipe, weights = load_model(NAME)
     assert (pipe.transformer.dtype, str(weights)) == (torch.float32, "float32")
     pipe, weights = load_model(NAME, "bfloat16")
@@ -223,5 +224,48 @@ def test_the_page_with_a_lora(said: Callable[..., str], tiny_flux: Path) -> None
 
 
 def test_study_with_no_such_file() -> None:
-    with pytest.raises((ModelError, StudyError), match=r"cannot read none\.py"):
+    with pytest.raises(ModelError, match=r"cannot read none\.py"):
         run_study(replace(STUDY, model="none.py:make"), "none", "none")
+
+
+def test_a_module_that_is_installed(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (mine.parent / "package").mkdir()
+    (mine.parent / "package" / "models.py").write_text(mine.read_text(), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(mine.parent))
+    assert own_source("package.models:shifted") == own_source(NAME) == hashlib.sha256(mine.read_bytes()).hexdigest()
+    assert load_pipeline("package.models:plain").transformer.dtype == torch.float32
+    assert own_source("emoji") == ""
+
+
+def test_a_folder_with_such_a_name_is_a_folder(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "12:30.py"
+    folder.symlink_to(tiny_model)
+    assert len(head_map_of(str(folder))) == 6
+    assert own_source(str(folder)) == ""
+
+
+def test_a_class_of_ones_own_counts(tiny_model: Path, mine: Path) -> None:
+    """It may draw what it likes."""
+
+    def key(times: int) -> str:
+        mine.write_text(
+            "from diffusers import StableDiffusion3Pipeline\n\n"
+            "class Darker(StableDiffusion3Pipeline):\n"
+            f"    times = {times}\n\n"
+            f"def make():\n    return Darker.from_pretrained({str(tiny_model)!r})\n",
+            encoding="utf-8",
+        )
+        with Store(mine.parent / "store") as store:
+            renderer = Renderer(load_pipeline("mine.py:make"), 2)
+            return Generation(renderer, {}, store).key(Job(PLAIN, Task("cat", 0)))
+
+    assert key(1) == key(1) != key(2)
+
+
+def test_results_that_name_it_as_it_was_first(said: Callable[..., str]) -> None:
+    said("search", "vivid", *SMALL, "--model", "mine.py:plain", "--out", "run")
+    file = Path("run/results.json")
+    found = load_results(file)
+    assert found.own_code == [own_source("mine.py:plain")]
+    file.write_text(file.read_text().replace('"own_code"', '"own_rewards"'), encoding="utf-8")
+    assert load_results(file) == found
