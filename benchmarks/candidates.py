@@ -24,11 +24,13 @@ from diffusers.models.attention_processor import PAGCFGJointAttnProcessor2_0, PA
 from benchmarks.by_hand import by_hand
 from benchmarks.common import Model, options_of, tasks, twin
 from benchmarks.report import Report, ratio, take_turns
+from pagopt.models.weights import torchao_config
 from pagopt.recipe import Recipe
 from pagopt.render import Task
 
 Jobs = Sequence[tuple[Recipe, Task]]
 LOOP = "the user's loop"
+PAG = "diffusers' PAG pipeline"
 
 
 def add(parser: Any) -> None:
@@ -39,12 +41,14 @@ def add(parser: Any) -> None:
     parser.add_argument("--fp8", action="store_true", help="pagopt with float8 weights and activations too (torchao)")
 
 
-def draw_batches(model: Model, pipe: Any, jobs: Jobs, batch: int) -> None:
-    """Pagopt: several candidates a batch, task by task."""
+def draw_batches(model: Model, pipe: Any, jobs: Jobs, batch: int) -> int:
+    """Pagopt: several candidates a batch, task by task; counts block evaluations."""
     model.forget_prompts()
+    evaluations = 0
     for start in range(0, len(jobs), batch):
         recipes, shared = zip(*jobs[start : start + batch], strict=True)
-        model.draw(recipes, shared, pipe)
+        evaluations += model.draw(recipes, shared, pipe)
+    return evaluations
 
 
 def prompt_arguments(model: Model, task: Task) -> dict[str, Any]:
@@ -81,7 +85,7 @@ def float8(pipe: Any) -> Any:
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
         raise SystemExit("--fp8 needs a GPU that multiplies in float8: compute capability 8.9 or more")
     other = twin(pipe)
-    torchao.quantize_(other.transformer, torchao.Float8DynamicActivationFloat8WeightConfig())
+    torchao.quantize_(other.transformer, torchao_config("float8_dynamic"))
     return other
 
 
@@ -93,37 +97,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs = [(recipe, task) for task in tasks(options.tasks) for recipe in recipes]
     few = jobs[: options.subset]
     variants: dict[str, tuple[Callable[[Jobs], Any], Jobs]] = {}
+    evaluations = {LOOP: 2.0, PAG: 2.0}
 
     def batched(name: str, pipe: Any) -> None:
-        variants[f"pagopt{name}"] = (lambda some: draw_batches(model, pipe, some, options.batch), jobs)
+        def draw(some: Jobs) -> None:
+            counted = draw_batches(model, pipe, some, options.batch)
+            evaluations[f"pagopt{name}"] = counted / (model.blocks * model.steps * len(some))
 
-    def unguided(name: str, pipe: Any) -> None:
         own = tasks(options.batch)
-        plain = [(recipes[0], task) for task in own]
-        variants[f"unguided{name}"] = (lambda some: model.draw(None, own, pipe), plain)
+        variants[f"pagopt{name}"] = (draw, jobs)
+        variants[f"unguided{name}"] = (lambda some: model.draw(None, own, pipe), [(recipes[0], task) for task in own])
+        evaluations[f"unguided{name}"] = 1.0
 
     batched("", model.pipe)
-    unguided("", model.pipe)
     variants[LOOP] = (partial(draw_by_hand, model, twin(model.pipe)), few)
     if model.family.name == "sd3":
-        pag = twin(model.pipe, StableDiffusion3PAGPipeline)
-        variants["diffusers' PAG pipeline"] = (partial(draw_by_pag, model, pag), few)
+        variants[PAG] = (partial(draw_by_pag, model, twin(model.pipe, StableDiffusion3PAGPipeline)), few)
     if options.compile:
-        compiled = model.compile(options)
-        batched(", compiled", compiled)
-        unguided(", compiled", compiled)
+        batched(", compiled", model.compile(options))
     if options.fp8:
-        torch._dynamo.config.recompile_limit = 32  # graphs for two kinds of weights
         quantized = float8(model.pipe)
         batched(", float8", model.compile(options, quantized) if options.compile else quantized)
+    model.steps = 2
     for name, (work, own) in variants.items():  # a warm-up: one batch, or one image of those that draw one by one
         work(jobs[-options.batch :] if name.startswith("pagopt") else own[:1])
+    model.steps = options.steps
     times = take_turns({name: partial(work, own) for name, (work, own) in variants.items()}, options)
     each = {name: [time / len(variants[name][1]) for time in found] for name, found in times.items()}
     rows = [
         {
             "variant": name,
             "images measured": len(variants[name][1]),
+            "block evaluations, x unguided": evaluations[name],
             "images a second": 1 / ratio(each[name], [1.0] * len(each[name])),
             "x the loop's rate": ratio(each[LOOP], each[name]),
             "x unguided's time": ratio(each[name], each["unguided"]),
@@ -132,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     report = Report(f"Candidates, {model.name}", options)
     report.table(f"{options.candidates} candidates of one random head each, {len(each[LOOP])} rounds", rows)
+    report.notes.append("One head from each of as many equal parts of the model, in random order.")
     report.notes.append(
         f"The loop and diffusers' pipeline draw {len(few)} of the {len(jobs)} images, one by one, and their time an "
         "image stands for all; neither is compiled."

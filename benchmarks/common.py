@@ -203,9 +203,17 @@ class Model:
         self.steps = steps
 
     def random_recipes(self, count: int, heads: int = 1, seed: int = 0) -> list[Recipe]:
-        """Recipes of random heads."""
-        draw = random.Random(seed)
-        return [Recipe(draw.sample(self.heads, heads), scale=2.0) for _ in range(count)]
+        """Recipes of random heads; of one head each: from as many equal parts of the model, in random order.
+
+        So few recipes cost as much on average as all heads do.
+        """
+        draw, many = random.Random(seed), len(self.heads)
+        if heads > 1:
+            return [Recipe(draw.sample(self.heads, heads), scale=2.0) for _ in range(count)]
+        parts = [(n * many / count, (n + 1) * many / count) for n in range(count)]
+        chosen = [self.heads[min(int(draw.uniform(*part)), many - 1)] for part in parts]
+        draw.shuffle(chosen)
+        return [Recipe([head], scale=2.0) for head in chosen]
 
 
 def tasks(count: int) -> list[Task]:

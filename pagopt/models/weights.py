@@ -14,7 +14,7 @@ from torch import nn
 from pagopt.errors import ModelError, RecipeError, UnknownName
 from pagopt.recipe import Provenance
 
-__all__ = ["DTYPES", "QUANTIZATIONS", "Weights", "bytes_of", "dtype_of", "plain_tensors"]
+__all__ = ["DTYPES", "QUANTIZATIONS", "Weights", "bytes_of", "dtype_of", "plain_tensors", "torchao_config"]
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -28,7 +28,8 @@ QUANTIZATIONS: dict[str, str] = {
     "float8": "Float8WeightOnlyConfig",
     "float8_dynamic": "Float8DynamicActivationFloat8WeightConfig",
 }
-"""Our names, and torchao's. The first two hold weights in eight bits; the third computes in them, too."""
+"""Our names, and torchao's. The first two hold weights in eight bits; the third computes in them, too, with a scale of
+its own for every token, so that a picture does not depend on the others in its batch."""
 
 _CLIP = "CLIP"
 _BYTE = 1
@@ -105,7 +106,7 @@ class Weights:
         if self.quantize is None:
             return arguments
         try:
-            torchao = importlib.import_module("torchao.quantization")
+            torchao_config(self.quantize)
         except ImportError as error:
             raise ModelError(f"quantize: {self.quantize} needs torchao: pip install 'pagopt[quantize]'") from error
         if self.quantize == "float8_dynamic" and not _computes_in_float8():
@@ -116,11 +117,10 @@ class Weights:
         import diffusers
         import transformers
 
-        kind = getattr(torchao, QUANTIZATIONS[self.quantize])
-        mapping: dict[str, Any] = {"transformer": diffusers.TorchAoConfig(kind())}
+        mapping: dict[str, Any] = {"transformer": diffusers.TorchAoConfig(torchao_config(self.quantize))}
         for name, entry in index.items():
             if name.startswith("text_encoder") and entry[1] is not None and not entry[1].startswith(_CLIP):
-                mapping[name] = transformers.TorchAoConfig(kind())
+                mapping[name] = transformers.TorchAoConfig(torchao_config(self.quantize))
         return {**arguments, "quantization_config": diffusers.PipelineQuantizationConfig(quant_mapping=mapping)}
 
     def bytes_in(self, transformer: nn.Module, others: Iterable[nn.Module] = ()) -> int:
@@ -136,6 +136,18 @@ class Weights:
             return every
         linear: int = sum(m.weight.numel() for m in transformer.modules() if isinstance(m, nn.Linear))
         return every - linear * (width - _BYTE)
+
+
+def torchao_config(quantize: str) -> Any:
+    """What ``torchao.quantization.quantize_`` takes for one of :data:`QUANTIZATIONS`.
+
+    Raises:
+        ImportError: If there is no torchao.
+    """
+    torchao = importlib.import_module("torchao.quantization")
+    # By default torchao scales a whole batch by one number, and changes how everything else is compiled.
+    own = {"granularity": torchao.PerRow()} if quantize == "float8_dynamic" else {}
+    return getattr(torchao, QUANTIZATIONS[quantize])(**own, set_inductor_config=False)
 
 
 def _computes_in_float8() -> bool:

@@ -144,7 +144,12 @@ def test_every_family_and_target(
 def test_quantised_weights(on_cpu: list[Image.Image], quantize: str) -> None:
     if quantize == "float8_dynamic" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("this GPU does not compute in eight bits")
-    assert 0 < away(renderer("bfloat16", quantize).render(JOBS), on_cpu) < 12
+    made = renderer("bfloat16", quantize)
+    together = made.render(JOBS)
+    assert 0 < away(together, on_cpu) < 12
+    alone = [made.render([job])[0] for job in JOBS]
+    print(f"{quantize}: alone {away(alone, together):.2f} from together, {away(together, on_cpu):.2f} from float32")
+    assert away(alone, together) < 2
 
 
 @on_gpus("quantize offload", list(product((None, "int8"), OFFLOADS)), quick=())
