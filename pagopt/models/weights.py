@@ -33,6 +33,7 @@ its own for every token, so that a picture does not depend on the others in its 
 
 _CLIP = "CLIP"
 _BYTE = 1
+_SMALLEST = 1e-12  # what a token's largest activation counts as at least
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,9 @@ def torchao_config(quantize: str) -> Any:
         ImportError: If there is no torchao.
     """
     torchao = importlib.import_module("torchao.quantization")
-    # By default torchao scales a whole batch by one number, and changes how everything else is compiled.
-    own = {"granularity": torchao.PerRow()} if quantize == "float8_dynamic" else {}
+    # By default torchao scales a whole batch by one number, divides by zero where a token is zero (as SD3's are without
+    # T5), and changes how everything else is compiled.
+    own = {"granularity": torchao.PerRow(), "activation_value_lb": _SMALLEST} if quantize == "float8_dynamic" else {}
     return getattr(torchao, QUANTIZATIONS[quantize])(**own, set_inductor_config=False)
 
 
