@@ -24,7 +24,7 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     Mistral3Config,
@@ -68,9 +68,12 @@ def scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
 
 
-def letters() -> PreTrainedTokenizerFast:
+def letters(*, end: bool = False) -> PreTrainedTokenizerFast:
+    """A token for each letter, and for the end of the text, as T5's has: so that no text is empty."""
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    if end:
+        tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
     names = ["input_ids", "attention_mask"]
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", model_input_names=names, chat_template=CHAT
@@ -190,7 +193,7 @@ def make_chroma() -> ChromaPipeline:
         transformer=spread(transformer),
         vae=plain_vae(),
         text_encoder=spread(T5EncoderModel(config), std=1.0),
-        tokenizer=letters(),
+        tokenizer=letters(end=True),
         scheduler=scheduler(),
     )
 

@@ -48,6 +48,7 @@ class Weights:
 
     Raises:
         UnknownName: If it is neither.
+        ModelError: If they do not go together.
     """
 
     dtype: str = "float32"
@@ -58,6 +59,11 @@ class Weights:
             raise UnknownName("dtype", str(self.dtype), DTYPES)
         if self.quantize is not None and str(self.quantize) not in QUANTIZATIONS:
             raise UnknownName("quantization", str(self.quantize), QUANTIZATIONS)
+        if self.quantize == "float8_dynamic" and self.dtype != "bfloat16":
+            raise ModelError(
+                f"quantize: float8_dynamic computes beside bfloat16, not {self.dtype}: leave dtype out, or take int8 "
+                "or float8"
+            )
 
     @classmethod
     def asked(cls, dtype: str | None, quantize: str | None) -> Weights:
@@ -65,6 +71,7 @@ class Weights:
 
         Raises:
             UnknownName: If there is none such.
+            ModelError: If they do not go together.
         """
         return cls(dtype or ("float32" if quantize is None else "bfloat16"), quantize)
 
@@ -78,7 +85,7 @@ class Weights:
         evidence = provenance.evidence if provenance else {}
         try:
             return cls(evidence.get("dtype", "float32"), evidence.get("quantize"))
-        except UnknownName as error:
+        except (UnknownName, ModelError) as error:
             raise RecipeError(f"the recipe's evidence says how its model was held, but {error}") from error
 
     @property

@@ -89,18 +89,20 @@ class Ledger:
             trials = self._counted()
             waiting = sum(trial.state == TrialState.WAITING for trial in trials)
             bounds, size = self._batch(trials)
-            asked = []
+            asked: dict[int, Asked] = {}
             for _ in range(min(size, waiting + self.total - len(trials))):
                 trial = self.study.ask()
                 bounds = bounds or [trial.number, trial.number + size]
+                # By number: one that another worker takes back late waits again, and may be asked for twice here.
+                asked.pop(trial.number, None)
                 one = self._draw(trial, bounds)
-                asked += [one] if one is not None else []
+                if one is not None:
+                    asked[one.number] = one
             # Other workers may have asked at the same moment: the later numbers are too many.
             numbers = [trial.number for trial in self._counted()][: self.total]
-            for one in asked:
-                if one.number not in numbers:
-                    self._drop(one.number)
-            return [one for one in asked if one.number in numbers]
+            for number in asked.keys() - numbers:
+                self._drop(number)
+            return [one for number, one in asked.items() if number in numbers]
 
     def is_over(self) -> bool:
         """Whether all trials are finished, those of other workers included."""

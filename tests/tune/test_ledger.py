@@ -146,6 +146,38 @@ def test_one_too_many_is_given_back(tmp_path: Path) -> None:
     assert len(real()) == 4
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_worker_takes_a_trial_back_late(finished: bool, tmp_path: Path) -> None:
+    """Two take back the same trial of a dead one; the second does it when the first has already taken it up."""
+    address = str(tmp_path / "study.journal")
+    book, other = ledger(address), ledger(address)
+    ask, asked = book.study.ask, []
+
+    def late() -> optuna.Trial:
+        if len(asked) == 1:
+            other._release(other._find(asked[0]))
+        trial = ask()
+        asked.append(trial.number)
+        if finished and asked.count(trial.number) == 2:
+            other.study.tell(trial.number, 5.0)
+        return trial
+
+    book.study.ask = late  # type: ignore[method-assign]
+    batch = book.ask()
+    assert asked[1] == asked[0], "it was asked for twice"
+    numbers = [one.number for one in batch]
+    assert len(numbers) == len(set(numbers)) == (2 if finished else 3)
+    assert (asked[0] in numbers) is not finished
+    for number in numbers:
+        seen = Seen()
+        seen.objective[0] = 1.0
+        assert book.keep_on(number, seen, [0])
+        book.tell(number, seen, [1.0], {}, pruned=False)
+    finish(book)
+    assert book.is_over()
+    assert len(book.rows()) == 12
+
+
 def test_another_worker_is_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two may take up the same trial of a dead one, and one finish it before the other has drawn its parameters."""
     address = str(tmp_path / "study.journal")
