@@ -5,8 +5,8 @@ with that of float32 from the same noise, by the mean difference of a pixel's va
 
     python -m benchmarks.weights --steps 12 --rounds 3
 
-With --float8-anywhere, float8_dynamic is computed where no GPU can do it, too: then its pictures mean something, and its
-time does not.
+With --float8-anywhere, float8_dynamic is computed where no GPU can do it, too: its pictures mean something then, its time
+does not.
 """
 
 from __future__ import annotations
