@@ -64,7 +64,8 @@ def resident(field: str) -> int:
 def peak(model: Model, pipe: Any, variant: str, options: Any) -> tuple[int, int]:
     """The peak in bytes, and how much of it was there before."""
     gpu = options.device.startswith("cuda")
-    if gpu or options.compile:  # libraries' workspaces and the compiler's memory are not the batch's
+    # Libraries' workspaces and the compiler's memory are not the batch's.
+    if (gpu and not options.counted) or options.compile:
         draw(model, pipe, variant, options.batch)
     if gpu:
         torch.cuda.synchronize(options.device)

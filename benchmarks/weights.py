@@ -5,8 +5,8 @@ with that of float32 from the same noise, by the mean difference of a pixel's va
 
     python -m benchmarks.weights --steps 12 --rounds 3
 
-With --float8-anywhere, float8_dynamic is computed where no GPU can do it, too: its pictures mean something then, its time
-does not.
+With --float8-anywhere, float8_dynamic is computed where no GPU can do it, too: its pictures mean something then, and
+its time does not.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ RECIPES = {"no guidance": PLAIN, "two heads": Recipe("L4.H2 L7.H2", scale=3.0)}
 def add(parser: Any) -> None:
     """Options of this benchmark alone."""
     parser.add_argument("--float8-anywhere", action="store_true", help="float8_dynamic on a CPU, very slowly")
+    parser.add_argument("--contents", type=int, default=len(CONTENTS), help="pictures of each of the three styles")
     parser.add_argument("--forms", nargs="+", choices=list(map(str, FORMS)), default=[str(form) for form in FORMS[:5]])
 
 
@@ -58,7 +59,7 @@ def measure(options: Any) -> int:
     """Draw in every form, and print the table."""
     jobs = {
         name: [Job(recipe, Task(f"{style}, {content}", seed)) for style in ("flat", "glossy", "ink")
-               for seed, content in enumerate(CONTENTS)]
+               for seed, content in enumerate(CONTENTS[: options.contents])]
         for name, recipe in RECIPES.items()
     }  # fmt: skip
     chosen = [form for form in FORMS if form == Weights() or str(form) in options.forms]

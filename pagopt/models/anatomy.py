@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from diffusers.models.activations import GELU
 from torch import Tensor, nn
 
 from pagopt.errors import ModelError
@@ -226,6 +227,10 @@ class Family(ABC):
             call: The keyword arguments of the attention module.
         """
         return None
+
+    def activations(self, block: nn.Module) -> list[nn.Module]:
+        """Modules of a block that are one linear layer, ``proj``, and GELU in its tanh form after it."""
+        return [module for module in block.modules() if type(module) is GELU and module.approximate == "tanh"]
 
     @abstractmethod
     def encode(self, pipe: Any, prompts: Sequence[str]) -> list[dict[str, Tensor]]:

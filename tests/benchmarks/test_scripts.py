@@ -74,7 +74,7 @@ def test_the_users_loop_draws_the_same_picture(model):
 
 
 def test_forms_of_the_weights(run):
-    rows = run(weights, "--forms", "float16", "bfloat16, int8")
+    rows = run(weights, "--contents", "1", "--forms", "float16", "bfloat16, int8")
     assert [row["weights"] for row in rows] == ["float32", "float16", "bfloat16, int8"]
     assert rows[0]["largest of a picture"] == 0 < rows[1]["largest of a picture"] < rows[2]["largest of a picture"]
     assert rows[0]["transformer MB"] > 1.9 * rows[1]["transformer MB"] > 3.5 * rows[2]["transformer MB"]
@@ -102,7 +102,19 @@ def test_memory(run):
 @pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
 def test_memory_of_a_big_model(run):
     """At most 1.1 times that of a plain batch of as many rows."""
-    words = ["--model", "sd3-medium", "--size", "1024", "--dtype", "bfloat16", "--batch", "4", "--counted"]
+    words = [
+        "--model",
+        "sd3-medium",
+        "--size",
+        "1024",
+        "--dtype",
+        "bfloat16",
+        "--batch",
+        "4",
+        "--counted",
+        "--steps",
+        "1",
+    ]
     plain, *guided_ones = run(memory, *words, "--targets", "identity", "row_maximum")
     assert plain["peak MB"] == pytest.approx(2 * 2085 + plain["MB above the loaded model"], rel=0.01)
     assert plain["MB above the loaded model"] > 8 * 4429 * 4 * 1536 * 2 / 1e6, "the widest layer of all rows"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_all_is_done_once_in_order_and_in_few_attempts(items: list[int], limit: 
             raise full
         return [str(item) for item in part]
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), patch("pagopt.room.free_memory"):  # which takes long in a large process
         warnings.simplefilter("ignore")
         assert room(work, items) == [str(item) for item in items]
         failed = [size for size in sizes if size > limit]
