@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# All benchmarks that need a GPU, in one call of some ten minutes on an H100 or H200, without a network.
+# All benchmarks that need a GPU, in one call of at most ten minutes (LIMIT), without a network.
 #
 #   bash benchmarks/gpu.sh pack FOLDER     with a network: the wheels that are often missing
-#   bash benchmarks/gpu.sh check [FOLDER]  on the GPU: the tests that need one (three minutes); check.log, in OUT
+#   bash benchmarks/gpu.sh check [FOLDER]  on the GPU: the tests that need one (two minutes); check.log, in OUT
 #   bash benchmarks/gpu.sh [run [FOLDER]]  on the GPU: benchmarks.md, benchmarks.jsonl (the same as data, a line for
 #                                          each script) and benchmarks.log, in OUT
 #

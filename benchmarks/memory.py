@@ -64,6 +64,7 @@ def resident(field: str) -> int:
 def peak(model: Model, pipe: Any, variant: str, options: Any) -> tuple[int, int]:
     """The peak in bytes, and how much of it was there before."""
     gpu = options.device.startswith("cuda")
+    model.encoded(tasks(1)[0].prompt)  # kept, and no part of the batch
     # Libraries' workspaces and the compiler's memory are not the batch's.
     if (gpu and not options.counted) or options.compile:
         draw(model, pipe, variant, options.batch)

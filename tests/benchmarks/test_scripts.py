@@ -73,6 +73,13 @@ def test_the_users_loop_draws_the_same_picture(model):
         assert (got - want).norm() < 1e-4 * want.norm()
 
 
+def test_few_candidates_stand_for_all_heads():
+    own = Model(options_of(__doc__, ["--model", "tiny-sd3", *SMALL]))
+    every = [recipe.heads for recipe in own.random_recipes(len(own.heads))]
+    assert sorted(every) == [(head,) for head in sorted(own.heads)] != every
+    assert sorted(recipe.heads[0].block for recipe in own.random_recipes(own.blocks)) == list(range(own.blocks))
+
+
 def test_forms_of_the_weights(run):
     rows = run(weights, "--contents", "1", "--forms", "float16", "bfloat16, int8")
     assert [row["weights"] for row in rows] == ["float32", "float16", "bfloat16, int8"]

@@ -49,13 +49,14 @@ def test_all_is_done_once_in_order_and_in_few_attempts(items: list[int], limit: 
             raise full
         return [str(item) for item in part]
 
-    with warnings.catch_warnings(), patch("pagopt.room.free_memory"):  # which takes long in a large process
+    with warnings.catch_warnings(), patch("pagopt.room.free_memory") as freed:  # it takes long in a large process
         warnings.simplefilter("ignore")
         assert room(work, items) == [str(item) for item in items]
         failed = [size for size in sizes if size > limit]
         assert len(failed) <= max(1, len(items)).bit_length()
         assert failed == sizes[: len(failed)], "what fits is known after the first part"
         assert (room.most is None) == (not failed)
+        assert freed.call_count == len(failed)
         sizes.clear()
         room(work, items)
         assert not any(size > limit for size in sizes)
