@@ -53,9 +53,10 @@ def draw_batches(model: Model, pipe: Any, jobs: Jobs, batch: int) -> int:
 
 def prompt_arguments(model: Model, task: Task) -> dict[str, Any]:
     """The prompt itself where there are text encoders, so that every call encodes it."""
-    if model.random:
+    if model.bare:
         return model.encoded(task.prompt)
-    return {"prompt": task.prompt, "max_sequence_length": model.pipe.tokenizer_3.model_max_length}
+    longest = getattr(model.pipe, "tokenizer_3", model.pipe.tokenizer_2).model_max_length
+    return {"prompt": task.prompt, "max_sequence_length": longest}
 
 
 def draw_by_hand(model: Model, pipe: Any, jobs: Jobs) -> Any:

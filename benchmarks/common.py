@@ -20,6 +20,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 
+from benchmarks.ends import random_ends
 from pagopt.compiled import compile_blocks
 from pagopt.guide import guided
 from pagopt.heads import Head
@@ -67,6 +68,7 @@ def options_of(description: str | None, argv: Sequence[str] | None, add: Callabl
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     gpu = torch.cuda.is_available()
     parser.add_argument("--model", choices=["emoji", *CONFIGS], default="emoji")
+    parser.add_argument("--whole", action="store_true", help="random weights with text encoders and decoder, too")
     parser.add_argument("--size", type=int, help="pixels, height and width")
     parser.add_argument("--batch", type=int, default=8, help="images in a batch")
     parser.add_argument("--steps", type=int, default=12, help="inference steps")
@@ -84,8 +86,11 @@ def options_of(description: str | None, argv: Sequence[str] | None, add: Callabl
     return options
 
 
-def random_pipeline(name: str, device: str, dtype: torch.dtype) -> Any:
-    """A pipeline with a transformer of the published configuration, random weights, and nothing else."""
+def random_pipeline(name: str, device: str, dtype: torch.dtype, whole: bool = False) -> Any:
+    """A pipeline with a transformer of the published configuration and random weights.
+
+    It has text encoders and a decoder, of the published sizes and random too, if it is to be ``whole``.
+    """
     diffusers.utils.logging.set_verbosity_error()
     flux = "flux" in name
     torch.manual_seed(0)
@@ -101,12 +106,15 @@ def random_pipeline(name: str, device: str, dtype: torch.dtype) -> Any:
         if parameter.ndim > 1:
             parameter.mul_(2.0)
     parts = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    if not flux:
+        parts |= {"text_encoder_3": None, "tokenizer_3": None}
+    if whole:
+        parts |= random_ends(name, CONFIGS[name], device, dtype)
     if flux:
         shifts = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True, **shifts)
         return FluxPipeline(transformer=transformer, scheduler=scheduler, **parts)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    parts |= {"text_encoder_3": None, "tokenizer_3": None}
     return StableDiffusion3Pipeline(transformer=transformer, scheduler=scheduler, **parts)
 
 
@@ -121,15 +129,19 @@ def twin(pipe: Any, kind: Any = None) -> Any:
 
 
 class Model:
-    """A pipeline and how it is called: the embedded model whole, the others from random embeddings to latents."""
+    """A pipeline and how it is called: the embedded model whole, the others from random embeddings to latents.
+
+    With ``--whole`` all of them from prompts to pictures.
+    """
 
     def __init__(self, options: Any) -> None:
         self.name, self.device = str(options.model), str(options.device)
         self.size, self.steps = int(options.size), int(options.steps)
         dtype: torch.dtype = getattr(torch, options.dtype)
-        self.random = self.name != "emoji"
-        if self.random:
-            self.pipe = random_pipeline(self.name, self.device, dtype)
+        random_weights = self.name != "emoji"
+        self.bare = random_weights and not options.whole
+        if random_weights:
+            self.pipe = random_pipeline(self.name, self.device, dtype, options.whole)
         else:
             self.pipe = load_pipeline(self.name, dtype).to(self.device)
         self.pipe.set_progress_bar_config(disable=True)
@@ -141,14 +153,14 @@ class Model:
 
     def forget_prompts(self) -> None:
         """Encode prompts anew; random embeddings, which stand for encoded prompts, stay."""
-        if not self.random:
+        if not self.bare:
             self._encoded.clear()
 
     def encoded(self, prompt: str) -> dict[str, torch.Tensor]:
         """The arguments of the pipeline that say what to draw."""
         if prompt not in self._encoded:
             self._encoded[prompt] = (
-                self._invented(prompt) if self.random else self.family.encode(self.pipe, [prompt])[0]
+                self._invented(prompt) if self.bare else self.family.encode(self.pipe, [prompt])[0]
             )
         return self._encoded[prompt]
 
@@ -168,10 +180,10 @@ class Model:
             height=self.size,
             width=self.size,
             generator=[torch.Generator("cpu").manual_seed(task.seed) for task in tasks],
-            output_type="latent" if self.random else "pil",
+            output_type="latent" if self.bare else "pt" if self.name != "emoji" else "pil",
         ).images
-        if self.random and not torch.isfinite(images).all():
-            raise SystemExit("the random weights gave latents that are not finite")
+        if self.name != "emoji" and not torch.isfinite(images).all():
+            raise SystemExit("the random weights gave latents or pictures that are not finite")
         return images
 
     def draw(self, recipes: Sequence[Recipe] | None, tasks: Sequence[Task], pipe: Any = None) -> int:

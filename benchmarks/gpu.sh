@@ -103,9 +103,12 @@ collect
 step candidates-512 90 candidates "${medium[@]}" --size "$middle" --candidates 32 --batch 16 --steps 20 --subset 4 \
     "${few[@]}" --compile
 collect
+step whole-1024 90 candidates "${medium[@]}" --size "$large" --candidates 8 --batch 8 --steps 20 --subset 2 "${few[@]}" --compile --whole
+collect
 step work-1024 60 work "${medium[@]}" --size "$large" --batch 8 --steps 4 "${few[@]}" --compile --matrix "$matrix"
 collect
-step flux-512 110 candidates "${flux[@]}" --size "$middle" --candidates 8 --batch 8 --steps 8 --subset 2 "${few[@]}" --compile
+step flux-512 180 candidates "${flux[@]}" --size "$middle" --candidates 8 --batch 8 --steps 8 --subset 2 "${few[@]}" \
+    --compile "${fp8[@]}"
 collect
 step flux-1024 60 candidates "${flux[@]}" --size "$large" --candidates 4 --batch 4 --steps 6 --subset 1 "${few[@]}"
 collect

@@ -60,12 +60,13 @@ class Report:
         self.title, self.options = title, options
         self.tables: list[dict[str, Any]] = []
         self.notes = ["Ratios are medians over rounds in which all variants take turns."]
-        if options.model == "emoji":
+        if options.model != "emoji":
+            self.notes.append("Random weights in the published architecture.")
+        if options.whole or options.model == "emoji":
             self.notes.append("Images are decoded, and prompts encoded.")
         else:
             self.notes.append(
-                "Random weights in the published architecture, no text encoders (random embeddings of their shapes, so "
-                "encoding is counted nowhere), no decoder (latents)."
+                "No text encoders (random embeddings of their shapes, so encoding is counted nowhere), no decoder (latents)."
             )
 
     def table(self, title: str, rows: list[dict[str, Any]]) -> None:
