@@ -159,9 +159,7 @@ class Model:
     def encoded(self, prompt: str) -> dict[str, torch.Tensor]:
         """The arguments of the pipeline that say what to draw."""
         if prompt not in self._encoded:
-            self._encoded[prompt] = (
-                self._invented(prompt) if self.bare else self.family.encode(self.pipe, [prompt])[0]
-            )
+            self._encoded[prompt] = self._invented(prompt) if self.bare else self.family.encode(self.pipe, [prompt])[0]
         return self._encoded[prompt]
 
     def _invented(self, prompt: str) -> dict[str, torch.Tensor]:

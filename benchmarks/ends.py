@@ -66,9 +66,7 @@ def _encoders(config: dict[str, Any], tiny: bool, flux: bool) -> dict[str, Any]:
         for size in sizes
     ]
     t5 = T5EncoderModel(
-        T5Config(
-            **(TINY_T5 if tiny else T5_XXL), d_model=config["joint_attention_dim"], feed_forward_proj="gated-gelu"
-        )
+        T5Config(**(TINY_T5 if tiny else T5_XXL), d_model=config["joint_attention_dim"], feed_forward_proj="gated-gelu")
     )
     if flux:
         return {"text_encoder": CLIPTextModel(clips[0]), "text_encoder_2": t5}

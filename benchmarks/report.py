@@ -66,7 +66,8 @@ class Report:
             self.notes.append("Images are decoded, and prompts encoded.")
         else:
             self.notes.append(
-                "No text encoders (random embeddings of their shapes, so encoding is counted nowhere), no decoder (latents)."
+                "No text encoders (random embeddings of their shapes, so encoding is counted nowhere), and no decoder "
+                "(latents)."
             )
 
     def table(self, title: str, rows: list[dict[str, Any]]) -> None:
