@@ -38,6 +38,7 @@ def add(parser: Any) -> None:
     parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--tasks", type=int, default=1, help="prompts and seeds that all candidates share")
     parser.add_argument("--subset", type=int, default=8, help="candidates that the one-by-one variants draw")
+    parser.add_argument("--only", default="", help="a regular expression: which variants, beside the loop and unguided")
     parser.add_argument("--fp8", action="store_true", help="pagopt with float8 weights and activations too (torchao)")
 
 
@@ -100,25 +101,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     variants: dict[str, tuple[Callable[[Jobs], Any], Jobs]] = {}
     evaluations = {LOOP: 2.0, PAG: 2.0}
 
-    def batched(name: str, pipe: Any) -> None:
+    def unguided(name: str, pipe: Any) -> None:
+        own = tasks(options.batch)
+        variants[f"unguided{name}"] = (lambda some: model.draw(None, own, pipe), [(recipes[0], task) for task in own])
+        evaluations[f"unguided{name}"] = 1.0
+
+    def batched(name: str, make: Callable[[], Any]) -> None:
+        if not re.search(options.only, f"pagopt{name}"):
+            return
+        pipe = make()
+
         def draw(some: Jobs) -> None:
             counted = draw_batches(model, pipe, some, options.batch)
             evaluations[f"pagopt{name}"] = counted / (model.blocks * model.steps * len(some))
 
-        own = tasks(options.batch)
         variants[f"pagopt{name}"] = (draw, jobs)
-        variants[f"unguided{name}"] = (lambda some: model.draw(None, own, pipe), [(recipes[0], task) for task in own])
-        evaluations[f"unguided{name}"] = 1.0
+        unguided(name, pipe)
 
-    batched("", model.pipe)
+    unguided("", model.pipe)
+    batched("", lambda: model.pipe)
     variants[LOOP] = (partial(draw_by_hand, model, twin(model.pipe)), few)
-    if model.family.name == "sd3":
+    if model.family.name == "sd3" and re.search(options.only, PAG):
         variants[PAG] = (partial(draw_by_pag, model, twin(model.pipe, StableDiffusion3PAGPipeline)), few)
     if options.compile:
-        batched(", compiled", model.compile(options))
+        batched(", compiled", lambda: model.compile(options))
     if options.fp8:
-        quantized = float8(model.pipe)
-        batched(", float8", model.compile(options, quantized) if options.compile else quantized)
+        ending = ", compiled" if options.compile else ""
+        quantize = partial(float8, model.pipe)
+        batched(f", float8_dynamic{ending}", lambda: model.compile(options, quantize()) if ending else quantize())
     model.steps = 2
     for name, (work, own) in variants.items():  # a warm-up: one batch, or one image of those that draw one by one
         work(jobs[-options.batch :] if name.startswith("pagopt") else own[:1])

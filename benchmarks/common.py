@@ -79,6 +79,12 @@ def options_of(description: str | None, argv: Sequence[str] | None, add: Callabl
     parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
     parser.add_argument("--json", type=Path, help="write the tables to this file too")
+    parser.add_argument(
+        "--busy",
+        type=Path,
+        help="a file that is removed when all is ready to be measured; which begins when its folder is empty but for "
+        "a lock, so that several benchmarks can compile side by side and measure one after another",
+    )
     if add is not None:
         add(parser)
     options = parser.parse_args(argv)

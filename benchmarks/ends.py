@@ -21,8 +21,9 @@ from transformers import (
 
 from pagopt.embedded import EMBEDDED
 
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
+Sizes = dict[str, Any]
+CLIP_L: Sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+CLIP_G: Sizes = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
 CLIP_G |= {"hidden_act": "gelu"}
 T5_XXL = {"d_ff": 10240, "d_kv": 64, "num_layers": 24, "num_heads": 64}
 TINY_CLIP = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}

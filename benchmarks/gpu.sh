@@ -25,9 +25,10 @@ out=${OUT:-build/benchmarks}
 limit=${LIMIT:-590}
 parts=$(mktemp -d)
 trap 'rm -rf "$parts"' EXIT
-mkdir -p "$out"
+meeting=$parts/meeting
+mkdir -p "$out" "$meeting"
 if ls "$folder"/*.whl >/dev/null 2>&1; then
-    python3 -m pip install --quiet --no-index --no-deps --target build/gpu-packages --upgrade "$folder"/*.whl
+    python3 -m pip install --quiet --no-index --no-deps --no-compile --target build/gpu-packages --upgrade "$folder"/*.whl
 fi
 export PYTHONPATH="build/gpu-packages:." PYTHONUNBUFFERED=1
 if [ "$task" = check ]; then
@@ -41,7 +42,8 @@ if [ "$task" = check ]; then
     exit
 fi
 
-# step NAME SECONDS SCRIPT ARGUMENTS: one script, in a process and a time of its own.
+# step NAME SECONDS SCRIPT ARGUMENTS: one script, in a process and a time of its own. Of several in the background each
+# waits until all are ready to be measured, or have ended; then they measure one after another.
 step() {
     local name=$1 own=$2 start=$SECONDS status=0 left=$((limit - SECONDS))
     [[ $name =~ ${ONLY:-.} ]] || return 0
@@ -50,8 +52,10 @@ step() {
         echo "- $name: left out, no time" >"$parts/$name.failed"
         return
     fi
-    timeout --kill-after=5 "$own" python3 -m "benchmarks.$3" --json "$parts/$name.json" "${@:4}" \
+    touch "$meeting/$name"
+    timeout --kill-after=5 "$own" python3 -m "benchmarks.$3" --json "$parts/$name.json" --busy "$meeting/$name" "${@:4}" \
         >"$parts/$name.md" 2>"$parts/$name.log" || status=$?
+    rm -f "$meeting/$name"
     if [ "$status" = 0 ]; then
         echo "- $name: done in $((SECONDS - start)) s" >"$parts/$name.done"
         return
@@ -85,36 +89,33 @@ medium=(--model "$medium" "${device[@]}") big=(--model "$big" "${device[@]}") fl
 
 nvidia-smi -L 2>/dev/null || echo "no NVIDIA GPU"
 
-# Side by side: what is no matter of time. It fills the compiler's caches for what is, so sizes and batches are the same.
 forms=("bfloat16" "bfloat16, int8" "bfloat16, float8" "bfloat16, float8_dynamic") fp8=(--fp8)
 [ -z "${QUICK:-}" ] || forms=(float16 --contents 1) fp8=()
-step weights 150 weights --model emoji --steps 12 --rounds 1 --forms "${forms[@]}" &
-step memory-512 150 memory "${medium[@]}" --size "$middle" --batch 4 --steps 2 --rounds 1 &
-step recompilations-512 150 recompilations "${medium[@]}" --size "$middle" --batch 16 --steps 2 &
-step recompilations-1024 150 recompilations "${medium[@]}" --size "$large" --batch 8 --steps 2 --changes 20 &
+few=(--rounds 2 --seconds 20)
+eight=(--candidates 8 --batch 8 --subset 2 "${few[@]}" --compile)
+four=(--candidates 4 --batch 4 --steps 6 --subset 1 "${few[@]}")
+
+# Compiling takes longer than measuring, so what fits into the GPU's memory together compiles side by side.
+step weights 260 weights --model emoji --steps 12 --rounds 1 --forms "${forms[@]}" &
+step memory-512 260 memory "${medium[@]}" --size "$middle" --batch 4 --steps 2 --rounds 1 &
+step recompilations-512 260 recompilations "${medium[@]}" --size "$middle" --batch 16 --steps 2 &
+step recompilations-1024 260 recompilations "${medium[@]}" --size "$large" --batch 8 --steps 2 --changes 20 &
+step candidates-1024 260 candidates "${medium[@]}" --size "$large" --steps 20 "${eight[@]}" "${fp8[@]}" &
+step candidates-512 260 candidates "${medium[@]}" --size "$middle" --candidates 32 --batch 16 --steps 20 --subset 4 \
+    "${few[@]}" --compile &
+step work-1024 260 work "${medium[@]}" --size "$large" --batch 8 --steps 4 "${few[@]}" --compile --matrix "$matrix" &
 wait
 collect
-
-# One after the other.
-few=(--rounds 2 --seconds 30)
-step candidates-1024 150 candidates "${medium[@]}" --size "$large" --candidates 8 --batch 8 --steps 20 --subset 2 \
-    "${few[@]}" --compile "${fp8[@]}"
+step whole-1024 190 candidates "${medium[@]}" --size "$large" --steps 20 "${eight[@]}" --whole &
+step flux-512 190 candidates "${flux[@]}" --size "$middle" --steps 8 "${eight[@]}" &
+[ ${#fp8[@]} = 0 ] || step flux-512-fp8 190 candidates "${flux[@]}" --size "$middle" --steps 8 "${eight[@]}" --fp8 --only float8 &
+wait
 collect
-step candidates-512 90 candidates "${medium[@]}" --size "$middle" --candidates 32 --batch 16 --steps 20 --subset 4 \
-    "${few[@]}" --compile
+step flux-1024 80 candidates "${flux[@]}" --size "$large" "${four[@]}" &
+step large-1024 80 candidates "${big[@]}" --size "$large" "${four[@]}" &
+wait
 collect
-step whole-1024 90 candidates "${medium[@]}" --size "$large" --candidates 8 --batch 8 --steps 20 --subset 2 "${few[@]}" --compile --whole
-collect
-step work-1024 60 work "${medium[@]}" --size "$large" --batch 8 --steps 4 "${few[@]}" --compile --matrix "$matrix"
-collect
-step flux-512 180 candidates "${flux[@]}" --size "$middle" --candidates 8 --batch 8 --steps 8 --subset 2 "${few[@]}" \
-    --compile "${fp8[@]}"
-collect
-step flux-1024 60 candidates "${flux[@]}" --size "$large" --candidates 4 --batch 4 --steps 6 --subset 1 "${few[@]}"
-collect
-step large-1024 60 candidates "${big[@]}" --size "$large" --candidates 4 --batch 4 --steps 6 --subset 1 "${few[@]}"
-collect
-step scaling-512 40 scaling "${medium[@]}" --size "$middle" --batch 4 --steps 4 --rounds 3 --seconds 2
+step scaling-512 80 scaling "${medium[@]}" --size "$middle" --batch 4 --steps 4 --rounds 3 --seconds 2
 collect
 
 cat "$out/benchmarks.md"

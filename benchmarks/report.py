@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
 import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -30,16 +33,32 @@ def seconds(work: Callable[[], object], device: str) -> float:
         gc.enable()
 
 
+@contextlib.contextmanager
+def quiet(busy: Path | None) -> Iterator[None]:
+    """Wait until nobody else computes on the machine: the way of ``--busy``."""
+    if busy is None:
+        yield
+        return
+    busy.unlink(missing_ok=True)
+    lock = busy.parent / "lock"
+    with lock.open("w") as file:
+        while set(busy.parent.iterdir()) - {lock}:
+            time.sleep(0.1)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def take_turns(variants: Mapping[str, Callable[[], object]], options: Any) -> dict[str, list[float]]:
     """Seconds of every variant in every round."""
     times: dict[str, list[float]] = {name: [] for name in variants}
-    start = time.monotonic()
-    for number in range(options.rounds):
-        if number and time.monotonic() - start > options.seconds:
-            break
-        gc.collect()
-        for name, work in variants.items():
-            times[name].append(seconds(work, options.device))
+    with quiet(options.busy):
+        start = time.monotonic()
+        for number in range(options.rounds):
+            if number and time.monotonic() - start > options.seconds:
+                break
+            gc.collect()
+            for name, work in variants.items():
+                times[name].append(seconds(work, options.device))
     return times
 
 

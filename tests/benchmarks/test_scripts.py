@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from benchmarks import candidates, memory, recompilations, scaling, weights, work
 from benchmarks.common import Model, options_of, tasks, twin
+from benchmarks.report import quiet
 from pagopt.guide import guided
 from pagopt.recipe import Recipe
 from tools.pretended_gpu import COMPILER
@@ -57,6 +60,46 @@ def test_candidates(run, model):
     assert {"pagopt", "unguided", "the user's loop"} <= names
     assert ("diffusers' PAG pipeline" in names) == (model == "tiny-sd3")
     assert all(row["x the loop's rate"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(("model", "kind"), [("tiny-sd3", "sd3"), ("tiny-flux", "flux")])
+def test_candidates_from_prompts_to_pictures(run, model, kind):
+    words = ["--model", model, "--whole", "--compile", "--backend", "eager", "--candidates", "2", "--batch", "2"]
+    rows = run(candidates, *words, "--subset", "1", "--only", "compiled")
+    assert [row["variant"] for row in rows] == [
+        "unguided",
+        "the user's loop",
+        "pagopt, compiled",
+        "unguided, compiled",
+    ]
+    own = Model(options_of(__doc__, [*words[:3], *SMALL]))
+    encoded = own.encoded("flat, red apple")
+    tokens = {"sd3": 77 + 256, "flux": 512}[kind]
+    assert encoded["prompt_embeds"].shape == (1, tokens, own.pipe.transformer.config.joint_attention_dim)
+    assert own.call(own.pipe, encoded, tasks(1)).shape == (1, 3, 64, 64)
+
+
+def test_benchmarks_are_measured_one_after_another_when_all_are_ready(tmp_path):
+    events: list[tuple[str, str]] = []
+
+    def measured(name: str, preparation: float) -> None:
+        time.sleep(preparation)
+        events.append(("ready", name))
+        with quiet(tmp_path / name):
+            events.append(("begins", name))
+            time.sleep(0.05)
+            events.append(("ends", name))
+
+    names = {"a": 0.0, "b": 0.3, "c": 0.1}
+    for name in names:
+        (tmp_path / name).touch()
+    threads = [threading.Thread(target=measured, args=item) for item in names.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert [what for what, _ in events] == ["ready"] * 3 + ["begins", "ends"] * 3
+    assert all(events[place][1] == events[place + 1][1] for place in (3, 5, 7))
 
 
 @pytest.mark.parametrize("model", ["tiny-sd3", "tiny-flux"])
