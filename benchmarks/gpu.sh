@@ -112,6 +112,7 @@ step flux-512 190 candidates "${flux[@]}" --size "$middle" --steps 8 "${eight[@]
 wait
 collect
 step flux-1024 80 candidates "${flux[@]}" --size "$large" "${four[@]}" &
+step attention-1024 80 attention "${medium[@]}" --size "$large" --batch 8 --rounds 5 --compile &
 step large-1024 80 candidates "${big[@]}" --size "$large" "${four[@]}" &
 wait
 collect

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import candidates, memory, recompilations, scaling, weights, work
+from benchmarks import attention, candidates, memory, recompilations, scaling, weights, work
 from benchmarks.common import Model, options_of, tasks, twin
 from benchmarks.report import quiet
 from pagopt.guide import guided
@@ -141,6 +141,25 @@ def test_work(run, model):
     assert rows["a head of the first block in every row"]["x unguided"] == 2
     assert rows["unguided, twice the rows"]["x unguided (GFLOP)"] == pytest.approx(2)
     assert rows["a head of the first block in every row"]["x unguided (GFLOP)"] == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize("model", ["tiny-sd3", "tiny-flux"])
+def test_attention(run, model):
+    rows = run(attention, "--model", model, "--size", "128", "--batch", "2", "--compile", "--backend", "eager")
+    assert [row["kernel"] for row in rows] == ["flash_attention", "flash_attention, rounded up", "mean keys"]
+    assert rows[1]["tokens"] == 128 > rows[0]["tokens"] == rows[2]["tokens"]
+    assert max(rows[0]["away from float32"], rows[2]["away from float32"]) < 1e-6
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("tokens", [77, 128, 333])
+def test_mean_keys_change_nothing(tokens, spread):
+    """Also where every score is far below zero, so that keys of zeros would weigh more than all true ones."""
+    draw = torch.Generator().manual_seed(tokens)
+    q, k, v = (torch.randn(2, 3, tokens, 8, generator=draw, dtype=torch.float64) * spread for _ in range(3))
+    q, k = q.abs() + spread, -k.abs() - spread
+    want = torch.softmax(q @ k.transpose(-1, -2) / 8**0.5, dim=-1) @ v
+    assert (attention.with_mean_keys(q, k, v) - want).norm() < 1e-10 * want.norm()
 
 
 def test_memory(run):
