@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 __all__ = ["MEMORY", "Remote", "memory", "mode"]
 
 MEMORY = 80 * 2**30
-LARGE = 10**5  # elements
+LARGE = 5 * 10**4  # elements
 KEY = torch._C._TorchDispatchModeKey.FAKE
 
 aten = torch.ops.aten

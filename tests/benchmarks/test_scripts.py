@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import SD3Transformer2DModel
 
 from benchmarks import attention, candidates, memory, recompilations, scaling, weights, work
-from benchmarks.common import Model, options_of, tasks, twin
+from benchmarks.common import CONFIGS, Model, options_of, tasks, twin
 from benchmarks.report import quiet
 from pagopt.guide import guided
 from pagopt.recipe import Recipe
@@ -62,21 +63,22 @@ def test_candidates(run, model):
     assert all(row["x the loop's rate"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize(("model", "kind"), [("tiny-sd3", "sd3"), ("tiny-flux", "flux")])
-def test_candidates_from_prompts_to_pictures(run, model, kind):
-    words = ["--model", model, "--whole", "--compile", "--backend", "eager", "--candidates", "2", "--batch", "2"]
-    rows = run(candidates, *words, "--subset", "1", "--only", "compiled")
-    assert [row["variant"] for row in rows] == [
-        "unguided",
-        "the user's loop",
-        "pagopt, compiled",
-        "unguided, compiled",
-    ]
+@pytest.mark.parametrize(("model", "tokens"), [("tiny-sd3", 77 + 256), ("tiny-flux", 512)])
+def test_candidates_from_prompts_to_pictures(run, model, tokens):
+    words = ["--model", model, "--whole", "--candidates", "2", "--batch", "2"]
+    rows = run(candidates, *words, "--subset", "1", "--only", "^pagopt")
+    assert [row["variant"] for row in rows] == ["unguided", "pagopt", "the user's loop"]
     own = Model(options_of(__doc__, [*words[:3], *SMALL]))
     encoded = own.encoded("flat, red apple")
-    tokens = {"sd3": 77 + 256, "flux": 512}[kind]
     assert encoded["prompt_embeds"].shape == (1, tokens, own.pipe.transformer.config.joint_attention_dim)
     assert own.call(own.pipe, encoded, tasks(1)).shape == (1, 3, 64, 64)
+
+
+def test_only_some_candidates(run):
+    words = ["--model", "tiny-sd3", "--compile", "--backend", "eager", "--candidates", "1", "--batch", "1"]
+    rows = run(candidates, *words, "--subset", "1", "--only", "compiled")
+    names = ["unguided", "the user's loop", "pagopt, compiled", "unguided, compiled"]
+    assert [row["variant"] for row in rows] == names
 
 
 def test_benchmarks_are_measured_one_after_another_when_all_are_ready(tmp_path):
@@ -124,10 +126,10 @@ def test_few_candidates_stand_for_all_heads():
 
 
 def test_forms_of_the_weights(run):
-    rows = run(weights, "--contents", "1", "--forms", "float16", "bfloat16, int8")
-    assert [row["weights"] for row in rows] == ["float32", "float16", "bfloat16, int8"]
-    assert rows[0]["largest of a picture"] == 0 < rows[1]["largest of a picture"] < rows[2]["largest of a picture"]
-    assert rows[0]["transformer MB"] > 1.9 * rows[1]["transformer MB"] > 3.5 * rows[2]["transformer MB"]
+    rows = run(weights, "--contents", "1", "--forms", "bfloat16, int8")
+    assert [row["weights"] for row in rows] == ["float32", "bfloat16, int8"]
+    assert rows[0]["largest of a picture"] == 0 < rows[1]["largest of a picture"] < 10
+    assert rows[0]["transformer MB"] > 3.5 * rows[1]["transformer MB"]
 
 
 def test_candidates_of_the_embedded_model_are_encoded_and_decoded(run):
@@ -169,23 +171,17 @@ def test_memory(run):
 
 
 @pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
-def test_memory_of_a_big_model(run):
-    """At most 1.1 times that of a plain batch of as many rows."""
-    words = [
-        "--model",
-        "sd3-medium",
-        "--size",
-        "1024",
-        "--dtype",
-        "bfloat16",
-        "--batch",
-        "4",
-        "--counted",
-        "--steps",
-        "1",
-    ]
-    plain, *guided_ones = run(memory, *words, "--targets", "identity", "row_maximum")
-    assert plain["peak MB"] == pytest.approx(2 * 2085 + plain["MB above the loaded model"], rel=0.01)
+def test_memory_of_a_big_model(run, monkeypatch):
+    """At most 1.1 times that of a plain batch of as many rows; a block is as wide in a model of few."""
+    config = CONFIGS["sd3-medium"] | {"num_layers": 3}
+    monkeypatch.setitem(CONFIGS, "sd3-medium", config)
+    with torch.device("meta"):
+        transformer = SD3Transformer2DModel(**config)
+    numbers = sum(tensor.numel() for tensor in (*transformer.parameters(), *transformer.buffers()))
+    words = ["--model", "sd3-medium", "--size", "1024", "--dtype", "bfloat16", "--batch", "4", "--counted"]
+    plain, *guided_ones = run(memory, *words, "--steps", "1", "--targets", "identity", "row_maximum")
+    model = plain["peak MB"] - plain["MB above the loaded model"]
+    assert model == pytest.approx(2 * numbers / 1e6, rel=0.01)
     assert plain["MB above the loaded model"] > 8 * 4429 * 4 * 1536 * 2 / 1e6, "the widest layer of all rows"
     for row in guided_ones:
         assert 0.9 < row["x plain (above the model)"] < 1.1
