@@ -20,7 +20,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 
-from benchmarks.ends import random_ends
+from benchmarks.ends import made_in, random_ends
 from pagopt.compiled import compile_blocks
 from pagopt.guide import guided
 from pagopt.heads import Head
@@ -100,13 +100,8 @@ def random_pipeline(name: str, device: str, dtype: torch.dtype, whole: bool = Fa
     diffusers.utils.logging.set_verbosity_error()
     flux = "flux" in name
     torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # so that a large model is never there in float32
-    try:
-        with torch.device(device):
-            transformer = (FluxTransformer2DModel if flux else SD3Transformer2DModel)(**CONFIGS[name])
-    finally:
-        torch.set_default_dtype(before)
+    with made_in(device, dtype):
+        transformer = (FluxTransformer2DModel if flux else SD3Transformer2DModel)(**CONFIGS[name])
     transformer.to(device, dtype).eval().requires_grad_(False)
     for parameter in transformer.parameters():  # away from the initialisation, where attention is nearly uniform
         if parameter.ndim > 1:
@@ -144,9 +139,9 @@ class Model:
         self.name, self.device = str(options.model), str(options.device)
         self.size, self.steps = int(options.size), int(options.steps)
         dtype: torch.dtype = getattr(torch, options.dtype)
-        random_weights = self.name != "emoji"
-        self.bare = random_weights and not options.whole
-        if random_weights:
+        self.random = self.name != "emoji"
+        self.bare = self.random and not options.whole
+        if self.random:
             self.pipe = random_pipeline(self.name, self.device, dtype, options.whole)
         else:
             self.pipe = load_pipeline(self.name, dtype).to(self.device)
@@ -184,9 +179,9 @@ class Model:
             height=self.size,
             width=self.size,
             generator=[torch.Generator("cpu").manual_seed(task.seed) for task in tasks],
-            output_type="latent" if self.bare else "pt" if self.name != "emoji" else "pil",
+            output_type="latent" if self.bare else "pt" if self.random else "pil",
         ).images
-        if self.name != "emoji" and not torch.isfinite(images).all():
+        if self.random and not torch.isfinite(images).all():
             raise SystemExit("the random weights gave latents or pictures that are not finite")
         return images
 

@@ -5,6 +5,8 @@ The tokenizers are the embedded model's, which cost as much as others: they fill
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,6 +34,18 @@ CLIP_TOKENS = 77
 T5_TOKENS = {"sd3": 256, "flux": 512}
 
 
+@contextmanager
+def made_in(device: str, dtype: torch.dtype) -> Iterator[None]:
+    """Networks are made there and so, and never in the CPU's memory or in float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def random_ends(name: str, config: dict[str, Any], device: str, dtype: torch.dtype) -> dict[str, Any]:
     """The parts of a pipeline before and after its transformer.
 
@@ -42,13 +56,8 @@ def random_ends(name: str, config: dict[str, Any], device: str, dtype: torch.dty
         dtype: Of their weights.
     """
     tiny, flux = name.startswith("tiny"), "flux" in name
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            parts = _encoders(config, tiny, flux) | {"vae": _decoder(config, tiny, flux)}
-    finally:
-        torch.set_default_dtype(before)
+    with made_in(device, dtype):
+        parts = _encoders(config, tiny, flux) | {"vae": _decoder(config, tiny, flux)}
     for part in parts.values():
         part.to(device, dtype).eval().requires_grad_(False)
     folder = EMBEDDED / "pipeline"

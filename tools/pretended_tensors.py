@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 __all__ = ["MEMORY", "Remote", "memory", "mode"]
 
 MEMORY = 80 * 2**30
-LARGE = 5 * 10**4  # elements
+LARGE = 5 * 10**4  # elements; fewer than the smallest weights of a big model that take time to compute with
 KEY = torch._C._TorchDispatchModeKey.FAKE
 
 aten = torch.ops.aten
