@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pagopt.device import HALF
 from pagopt.errors import GuidanceError, ModelError
@@ -18,10 +18,10 @@ from pagopt.recipe import Recipe
 
 __all__ = [
     "check_effect",
-    "check_not_cached",
-    "check_not_compiled",
+    "check_hooked",
     "check_processor",
     "check_reached",
+    "check_transformer",
     "warn_of_branches",
     "warn_of_scale",
 ]
@@ -30,33 +30,70 @@ __all__ = [
 ROUNDING = 16
 
 
-def check_not_compiled(transformer: Any) -> None:
-    """Make sure that hooks will run.
+# Hooks of diffusers' own that change where and in which dtype weights lie, and nothing that is computed.
+_HARMLESS = {
+    "group_offloading",
+    "lazy_prefetch_group_offloading",
+    "layer_execution_tracker",
+    "layerwise_casting",
+    "peft_autocast_disable",
+}
+
+
+def check_transformer(transformer: Any, modules: Iterable[nn.Module]) -> None:
+    """Make sure that hooks will run, and that every block runs in every step on all tokens of a picture.
 
     Args:
         transformer: As it stands in the pipeline.
+        modules: All of its own, and itself.
 
     Raises:
-        GuidanceError: If it, or a part of it, was compiled otherwise than by :func:`pagopt.compiled.compile_blocks`.
-    """
-    for module in (transformer, *transformer.modules()):
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-            raise GuidanceError(
-                "the transformer was compiled by torch.compile, and compiled code runs no hooks that come later: load "
-                "the pipeline again and use pagopt.compile_blocks(pipe)"
-            )
-
-
-def check_not_cached(transformer: Any) -> None:
-    """Make sure that every block runs in every step.
-
-    Raises:
-        GuidanceError: If diffusers keeps outputs of an earlier step (``enable_cache``).
+        GuidanceError: If it, or a part of it, was compiled otherwise than by :func:`pagopt.compiled.compile_blocks`; if
+            diffusers keeps outputs of an earlier step (``enable_cache``, ``apply_first_block_cache`` and others), or
+            splits a picture over processes (``enable_parallelism``).
     """
     if getattr(transformer, "is_cache_enabled", False):
         raise GuidanceError(
             "diffusers' cache is on, which takes blocks from an earlier step instead of running them, and they know "
             "nothing of perturbed rows: call pipe.transformer.disable_cache() first"
+        )
+    if getattr(transformer, "_parallel_config", None) is not None:
+        raise GuidanceError(
+            "diffusers splits each picture over several GPUs (enable_parallelism), and a part of it knows neither the "
+            "whole attention nor its means: load the pipeline without; searches spread pictures (--trainer.devices)"
+        )
+    for module in modules:
+        if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
+            raise GuidanceError(
+                "the transformer was compiled by torch.compile, and compiled code runs no hooks that come later: load "
+                "the pipeline again and use pagopt.compile_blocks(pipe)"
+            )
+        registry = module.__dict__.get("_diffusers_hook")
+        for name, hook in registry.hooks.items() if registry is not None else ():
+            if type(hook).__module__.startswith("diffusers.") and name not in _HARMLESS:
+                raise GuidanceError(
+                    f"diffusers' hook {name!r} changes what runs in a {type(module).__name__}, and it knows nothing of "
+                    "perturbed rows: load the pipeline again without it, or take it away "
+                    f"(diffusers.hooks.HookRegistry.check_if_exists_or_initialize(pipe.transformer).remove_hook({name!r}))"
+                )
+
+
+def check_hooked(attention: Attention, current: Attention | None, before: str) -> None:
+    """Make sure that the modules which are hooked are those that run.
+
+    Args:
+        attention: As it was when it was hooked.
+        current: As it is now; ``None`` if it is no longer there.
+        before: What the change should have come before.
+
+    Raises:
+        GuidanceError: If a module was replaced since, as by a LoRA, which wraps them.
+    """
+    same = current is not None and len(attention.hooked) == len(current.hooked)
+    if current is None or not same or any(a is not b for a, b in zip(attention.hooked, current.hooked, strict=True)):
+        raise GuidanceError(
+            f"layers of {attention.site} in block L{attention.block} were replaced since (a LoRA loaded or removed, "
+            f"projections fused?), and guidance would pass by the new ones: do that before {before}"
         )
 
 
@@ -110,11 +147,18 @@ def check_effect(
         idle: Called with each recipe whose predictions are the same; without it that is an error.
 
     Raises:
-        GuidanceError: If one is the same.
+        GuidanceError: If one is the same, or not finite where the plain one is.
     """
     units = 0 if plain.dtype in HALF else ROUNDING * torch.finfo(plain.dtype).eps
     away, largest = (each.abs().flatten(1).amax(dim=1) for each in (plain - perturbed, plain))
     same = (away <= units * largest).tolist()
+    if not all(finite := (away.isfinite() | ~largest.isfinite()).tolist()):
+        broken = finite.index(False)
+        target, options = fork.recipes[broken].target, dict(fork.recipes[broken].target_options)
+        raise GuidanceError(
+            f"the perturbed prediction for image {images[broken]} is not finite, with target {target} {options}: "
+            "take milder options, or float32"
+        )
     for image, recipe, unchanged in zip(images, fork.recipes, same, strict=True):
         if unchanged and idle is not None:
             idle(recipe)

@@ -5,7 +5,7 @@ together. Here the blocks are compiled with the interpolation inside: the streng
 number for every row and head, and the batch size is dynamic. So there are two graphs for each kind of block, one
 without and one with perturbation, whatever the heads, strengths and batches are. The graphs know
 the targets identity, image_identity and uniform on the straight path; a block that needs another in a step runs that
-step as it is, uncompiled. In half precision on NVIDIA's GPUs the first product of an MLP ends with its activation.
+step as it is, uncompiled.
 """
 
 from __future__ import annotations
@@ -21,118 +21,25 @@ from torch import Tensor, nn
 from pagopt.errors import GuidanceError
 from pagopt.fork import Move
 from pagopt.models import Attention, Family, family_of
-from pagopt.perturb import interpolate
-from pagopt.targets import Target, View
+from pagopt.sites import under_guidance
 from pagopt.targets.identity import Identity, ImageIdentity
 from pagopt.targets.uniform import Uniform
+from pagopt.traced import FusedGELU, Moved, Seen, TracedSite
 
 __all__ = ["CompiledBlock", "compile_blocks", "compiled_block", "uncompile_blocks"]
 
 _MARK = "pagopt_compiled"
 _GRAPHS = 64
-_HALF = (torch.bfloat16, torch.float16)
 _UNMASKED = (Identity, ImageIdentity)  # what these give does not depend on which tokens are padding
 _mixtures: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
-
-
-class _Site:
-    """What the graph of a block reads and writes at one attention site. Plain attributes, so that it can be traced."""
-
-    def __init__(self, streams: int, heads: int, width: int, kinds: tuple[str, ...]) -> None:
-        self.targets: tuple[Target, ...] = ()
-        self.strengths: tuple[Tensor, ...] = ()
-        self.image: tuple[int, int | None] = (0, None)
-        self.reached = False
-        self.values: list[Tensor | None] = [None] * streams
-        self.heads, self.kinds, self.width = heads, kinds, width
-
-    def see(self, stream: int, start: int, stop: int, output: Tensor) -> None:
-        """Keep V of a stream."""
-        if self.targets:
-            self.values[stream] = output[..., start:stop]
-
-    def moved(self, stream: int, given: Tensor) -> Tensor:
-        """The attention output of a stream, given to its projection, after the moves."""
-        if not self.targets:
-            return given
-        values = [part for part in self.values if part is not None]
-        output = given[..., : self.width]
-        start = sum(part.shape[1] for part in values[:stream])
-        skip, stop = self.image if self.kinds[stream] == "joint" else (0, None)
-        for target, strength in zip(self.targets, self.strengths, strict=True):
-            if target.rows == "all":
-                rows = slice(start, start + output.shape[1])
-                output = interpolate(output, target.values(self._view(values), rows), strength)
-            elif self.kinds[stream] != "text":
-                rows = slice(start + skip, start + (output.shape[1] if stop is None else stop))
-                image = interpolate(output[:, skip:stop], target.values(self._view(values), rows), strength)
-                parts = [output[:, :skip]] if skip else []
-                parts += [image] if stop is None else [image, output[:, stop:]]
-                output = torch.cat(parts, dim=1) if len(parts) > 1 else image
-        self.reached = True
-        if self.width < given.shape[-1]:
-            output = torch.cat([output, given[..., self.width :]], dim=-1)
-        return output
-
-    def _view(self, values: list[Tensor]) -> View:
-        return View(values, slice(0, 0), slice(0, 0))
-
-
-class _Seen(nn.Module):
-    """Mixed into a value projection."""
-
-    pagopt_site: _Site
-    pagopt_place: tuple[int, int, int]
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The projection, whose output is looked at."""
-        output = super().forward(*args, **kwargs)
-        self.pagopt_site.see(*self.pagopt_place, output)
-        return output
-
-
-class _Moved(nn.Module):
-    """Mixed into an output projection."""
-
-    pagopt_site: _Site
-    pagopt_stream: int
-
-    def forward(self, given: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The projection of what was moved."""
-        return super().forward(self.pagopt_site.moved(self.pagopt_stream, given), *args, **kwargs)
-
-
-class _FusedGELU(nn.Module):
-    """Mixed into diffusers' GELU, which else reads and writes its largest tensor once more.
-
-    On NVIDIA's GPUs the matrix product ends with the bias and the activation, in float32, before it is rounded.
-    """
-
-    proj: Any
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """The projection and its activation."""
-        proj, dtype = self.proj, hidden_states.dtype
-        plain = type(proj) is nn.Linear and type(proj.weight) is nn.Parameter  # no LoRA, and not quantised
-        fits = hidden_states.is_cuda and dtype in _HALF and not torch.is_grad_enabled()
-        if not plain or not fits or proj.weight.dtype != dtype:
-            given: Tensor = super().forward(hidden_states)
-            return given
-        return product_and_gelu(proj, hidden_states)
-
-
-def product_and_gelu(proj: nn.Linear, given: Tensor) -> Tensor:
-    """``gelu(proj(given), approximate="tanh")`` as one kernel, on NVIDIA's GPUs."""
-    rows = given.flatten(0, -2)
-    found: Tensor = torch.ops.aten._addmm_activation(proj.bias, rows, proj.weight.t(), use_gelu=True)
-    return found.view(*given.shape[:-1], -1)
 
 
 class CompiledBlock:
     """A block and its compiled forward.
 
     Attributes:
-        sites: Its attention sites by name.
+        attentions: Its attention sites by name, as they were compiled.
+        sites: What their graphs read and write, by the same names.
         eager: Whether it runs uncompiled in this step.
     """
 
@@ -147,13 +54,14 @@ class CompiledBlock:
         self.block = block
         self._masked = masked
         self.eager = False
-        self.sites: dict[str, _Site] = {}
+        self.attentions = {attention.site: attention for attention in attentions}
+        self.sites: dict[str, TracedSite] = {}
         self._mixed: list[tuple[nn.Module, type[nn.Module], list[str]]] = []
         for attention in attentions:
             self.sites[attention.site] = self._site(attention)
         for module in activations:
             if _is_plain(module.proj):
-                self._mix(module, _FusedGELU)
+                self._mix(module, FusedGELU)
         original = block.forward
         compiled = torch.compile(original, **options)
 
@@ -166,18 +74,21 @@ class CompiledBlock:
                     torch._dynamo.maybe_mark_dynamic(value, 0)
             return compiled(*args, **kwargs)
 
-        block.forward = forward
+        block.forward = self._forward = forward
         setattr(block, _MARK, self)
 
-    def _site(self, attention: Attention) -> _Site:
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise GuidanceError("a pipeline with compiled blocks cannot be copied: call uncompile_blocks(pipe) first")
+
+    def _site(self, attention: Attention) -> TracedSite:
         outputs = [stream.output for stream in attention.streams if stream.output is not None]
         kinds = tuple(stream.tokens for stream in attention.streams)
-        site = _Site(len(attention.streams), attention.heads, outputs[0].width, kinds)
+        site = TracedSite(len(attention.streams), attention.heads, outputs[0].width, kinds)
         for number, stream in enumerate(attention.streams):
             for tap in stream.values:
-                self._mix(tap.module, _Seen, pagopt_site=site, pagopt_place=(number, tap.start, tap.stop))
+                self._mix(tap.module, Seen, pagopt_site=site, pagopt_place=(number, tap.start, tap.stop))
             if stream.output is not None:
-                self._mix(stream.output.module, _Moved, pagopt_site=site, pagopt_stream=number)
+                self._mix(stream.output.module, Moved, pagopt_site=site, pagopt_stream=number)
         return site
 
     def _mix(self, module: nn.Module, kind: type[nn.Module], **attributes: Any) -> None:
@@ -227,6 +138,20 @@ class CompiledBlock:
             state.targets, state.strengths, state.reached = (), (), False
             state.values = [None] * len(state.values)
 
+    def check_removable(self) -> None:
+        """Make sure that nobody wrapped what would be put back.
+
+        Raises:
+            GuidanceError: If somebody did.
+        """
+        if self.block.__dict__.get("forward") is not self._forward:
+            raise GuidanceError(
+                f"the forward of a compiled {type(self.block).__name__} was wrapped since (offloading, a hook of "
+                "diffusers?): take that away before uncompile_blocks"
+            )
+        for module, _, _ in self._mixed:
+            _check_not_wrapped(module, "uncompile_blocks")
+
     def remove(self) -> None:
         """Give the block its own forward and its modules their own classes back."""
         del self.block.forward
@@ -241,6 +166,16 @@ def _is_plain(linear: Any) -> bool:
     """Whether it is its own product and bias, and nothing more: no hooks, of accelerate's or anyone's."""
     hooked = "forward" in vars(linear) or linear._forward_hooks or linear._forward_pre_hooks
     return type(linear) is nn.Linear and linear.bias is not None and not hooked
+
+
+def _check_not_wrapped(module: nn.Module, before: str = "compile_blocks") -> None:
+    # Who wraps it holds its old forward, and would go on with it.
+    if "forward" in module.__dict__:
+        raise GuidanceError(
+            f"the forward of a {type(module).__name__} is wrapped by other code (offloading of parts of the model, "
+            f"layerwise casting, a hook of diffusers?): take that away before {before}; both work together where the "
+            "wrapping comes after compile_blocks, or where the transformer is offloaded as a whole"
+        )
 
 
 def compiled_block(block: nn.Module) -> CompiledBlock | None:
@@ -260,7 +195,7 @@ def compile_blocks(pipe: Any, **options: Any) -> None:
         **options: For ``torch.compile``, such as ``mode="max-autotune-no-cudagraphs"``.
 
     Raises:
-        GuidanceError: If it is compiled already, or its modules are hooked for offloading.
+        GuidanceError: If it is compiled already or under guidance, or other code has wrapped its modules.
         ModelError: If the pipeline belongs to no supported family.
     """
     family: Family = family_of(pipe)
@@ -270,11 +205,13 @@ def compile_blocks(pipe: Any, **options: Any) -> None:
         compiled_block(block) or getattr(block, "_compiled_call_impl", None) for block in blocks
     ):
         raise GuidanceError("the transformer is compiled already")
-    if any(hasattr(module, "_hf_hook") for module in blocks):
-        raise GuidanceError("blocks that are offloaded one by one cannot be compiled: move the transformer as a whole")
+    if transformer in under_guidance:
+        raise GuidanceError("the transformer is under guidance: call compile_blocks before the `with` block")
+    attentions = family.attentions(transformer)
+    for module in [*blocks, *(module for site in attentions for module in site.hooked)]:
+        _check_not_wrapped(module)
     # Kinds of blocks, image sizes, batches of one row: each is a graph, and beyond the limit torch runs uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
-    attentions = family.attentions(transformer)
     masked = type(family).key_mask is not Family.key_mask
     for number, block in enumerate(blocks):
         own = [site for site in attentions if site.block == number]
@@ -282,8 +219,16 @@ def compile_blocks(pipe: Any, **options: Any) -> None:
 
 
 def uncompile_blocks(pipe: Any) -> None:
-    """Undo :func:`compile_blocks`; nothing happens where there is nothing to undo."""
-    for block in family_of(pipe).blocks(pipe.transformer):
-        compiled = compiled_block(block)
-        if compiled is not None:
-            compiled.remove()
+    """Undo :func:`compile_blocks`; nothing happens where there is nothing to undo.
+
+    Raises:
+        GuidanceError: If the transformer is under guidance, or other code has wrapped its modules since.
+    """
+    found = [compiled_block(block) for block in family_of(pipe).blocks(pipe.transformer)]
+    compiled = [block for block in found if block is not None]
+    if compiled and pipe.transformer in under_guidance:
+        raise GuidanceError("the transformer is under guidance: call uncompile_blocks after the `with` block")
+    for block in compiled:
+        block.check_removable()
+    for block in compiled:
+        block.remove()

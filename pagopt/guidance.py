@@ -6,7 +6,6 @@ Everything happens in forward hooks on modules: no attention processor is swappe
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -26,10 +25,7 @@ from pagopt.perturb import guide
 from pagopt.recipe import Recipe
 from pagopt.sites import site_hooks
 
-__all__ = ["Guidance", "under_guidance"]
-
-under_guidance: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-"""Transformers that are, by whomever."""
+__all__ = ["Guidance"]
 
 
 class Guidance:
@@ -56,14 +52,13 @@ class Guidance:
             self._heads.check(item.heads)
         if not self._recipes:
             raise GuidanceError("guided() got an empty list of recipes: give one for each image")
+        self._modules = list(transformer.modules())
         self._plain = all(item.is_plain for item in self._recipes)
         if not self._plain:
-            checks.check_not_compiled(transformer)
-            checks.check_not_cached(transformer)
+            checks.check_transformer(transformer, self._modules)
         self._blocks = self._family.blocks(self.transformer)
         self._sites = site_hooks(self._family, self.transformer, self._recipes)
         self._needs_grid = any(site.with_queries for site in self._sites.values())
-        self._compiled = [found for block in self._blocks if (found := compiled_block(block)) is not None]
         self._signature = inspect.signature(self.transformer.forward)
         self._forks: dict[Any, Fork] = {}
         self._effective: set[int] = set()  # images whose perturbation was seen to change something
@@ -82,8 +77,9 @@ class Guidance:
         self._cfg = 1.0
         for site in self._sites.values():
             site.reset()
-        for block in self._compiled:
-            block.end()
+        for block in self._blocks:
+            if (compiled := compiled_block(block)) is not None:
+                compiled.end()
 
     def _forget(self) -> None:
         """Let go of everything that belongs to a call of the pipeline."""
@@ -114,12 +110,19 @@ class Guidance:
             if compiled_block(self._blocks[number]) is None:  # a graph would be made anew for its hooks
                 site.install(add)
 
-    def check_used(self) -> None:
-        """Complain if there was something to do and the transformer never ran."""
-        if not self._plain and not self.calls:
+    def check_used(self, pipe: Any) -> None:
+        """Complain if there was something to do and the transformer never ran, or is no longer the pipeline's."""
+        if self._plain:
+            return
+        if not self.calls:
             raise GuidanceError(
                 "nothing was guided: the transformer of this pipeline was never called inside the `with` block "
                 "(was another pipeline called?)"
+            )
+        if getattr(pipe.transformer, "_orig_mod", pipe.transformer) is not self.transformer:
+            raise GuidanceError(
+                "the pipeline's transformer was exchanged inside the `with` block, and what the other one drew is not "
+                "guided: exchange it before"
             )
 
     # What follows runs inside the transformer's forward, in this order.
@@ -132,7 +135,7 @@ class Guidance:
         if given.get("skip_layers") is not None:  # the pipeline's own skip-layer guidance
             return None
         self._sampling.check_caller()
-        unconditional = self._sampling.is_unconditional(given["hidden_states"])
+        unconditional = self._sampling.is_unconditional(given["hidden_states"], given["timestep"])
         if self._sampling.doubled is not None and not self._warned:
             self._warned = checks.warn_of_branches(self._recipes, self._sampling.doubled)
         if unconditional:
@@ -177,8 +180,7 @@ class Guidance:
         """Say what has to happen at every site in this step."""
         if problem := self._family.unsupported(given):
             raise GuidanceError(f"guidance does not work with {problem}")
-        for site in self._sites.values():
-            checks.check_processor(self._family, site.attention)
+        self._check_intact()
         self.steps += 1
         self._images = images
         place = list(range(rows)) if self._distinct is None else self._distinct.place
@@ -201,6 +203,17 @@ class Guidance:
                     site.begin(items, kept, image, grid)
                     if compiled is not None:
                         site.install(lambda handle: self._passing.callback(handle.remove))
+
+    def _check_intact(self) -> None:
+        """Complain if somebody changed the transformer since, so that what is hooked is not what runs."""
+        checks.check_transformer(self.transformer, self._modules)
+        current = {site.key: site for site in self._family.attentions(self.transformer)}
+        for key, site in self._sites.items():
+            checks.check_processor(self._family, site.attention)
+            checks.check_hooked(site.attention, current.get(key), "the `with` block")
+            compiled = compiled_block(self._blocks[key[0]])
+            if compiled is not None:
+                checks.check_hooked(compiled.attentions[key[1]], current.get(key), "compile_blocks")
 
     def _enter_block(
         self, number: int, names: list[str], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -16,10 +16,11 @@ from contextlib import AbstractContextManager, ContextDecorator, ExitStack, cont
 from typing import Any
 
 from pagopt.errors import GuidanceError, ModelError, RecipeError, UnknownName
-from pagopt.guidance import Guidance, under_guidance
+from pagopt.guidance import Guidance
 from pagopt.models import family_of
 from pagopt.models.sampling import Sampling
 from pagopt.recipe import Recipe
+from pagopt.sites import under_guidance
 
 __all__ = ["guided"]
 
@@ -40,7 +41,7 @@ class guided(ContextDecorator):
         GuidanceError: On entering, inside or on leaving: if the pipeline is not supported or already guided; if a
             recipe names a head or a target that does not exist, has an interval without a step, or would do nothing;
             if the number of recipes does not fit the call; and, on leaving, if the transformer was never called
-            although there was something to do.
+            or exchanged for another one, although there was something to do.
     """
 
     def __init__(self, pipe: Any, recipe: Recipe | Sequence[Recipe]) -> None:
@@ -74,6 +75,6 @@ def _block(pipe: Any, recipe: Recipe | Sequence[Recipe]) -> Iterator[Guidance]:
         with ExitStack() as hooks:
             guidance.install(hooks)
             yield guidance
-        guidance.check_used()
+        guidance.check_used(pipe)
     finally:
         under_guidance.discard(transformer)

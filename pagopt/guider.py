@@ -23,10 +23,11 @@ from diffusers.guiders import ClassifierFreeGuidance
 from torch import Tensor, nn
 
 from pagopt.errors import GuidanceError, ModelError, RecipeError, UnknownName
-from pagopt.guidance import Guidance, under_guidance
+from pagopt.guidance import Guidance
 from pagopt.models import family_of
 from pagopt.models.sampling import Sampling
 from pagopt.recipe import Recipe
+from pagopt.sites import under_guidance
 
 __all__ = ["HeadPerturbationGuidance"]
 
@@ -85,6 +86,10 @@ class HeadPerturbationGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
                 stacklevel=3,
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: not the counters, which know the whole transformer."""
+        return self.__dict__ | {"guidance": None}
+
     def set_state(self, step: int, num_inference_steps: int, timestep: Tensor) -> None:
         """Take note of where the denoising loop is.
 
@@ -121,7 +126,7 @@ class HeadPerturbationGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
 class _GuiderSampling(Sampling):
     """Reads a guider where :class:`Sampling` reads a stock pipeline. Branches are calls of their own, in any family."""
 
-    def is_unconditional(self, latents: Tensor) -> bool:
+    def is_unconditional(self, latents: Tensor, timestep: Tensor) -> bool:
         return bool(self._pipe.is_unconditional)
 
     def scale(self) -> float:

@@ -5,6 +5,7 @@ Only forward hooks, no processor is swapped: whatever kernel computes the attent
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,7 +21,10 @@ from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.targets import View, make_target, move
 from pagopt.targets.view import widened
 
-__all__ = ["SiteHooks", "site_hooks"]
+__all__ = ["SiteHooks", "site_hooks", "under_guidance"]
+
+under_guidance: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""Transformers that are, by whomever."""
 
 
 class SiteHooks:
@@ -180,6 +184,7 @@ def site_hooks(family: Family, transformer: nn.Module, recipes: Sequence[Recipe]
     Raises:
         UnknownName: If a recipe names a target that does not exist.
         RecipeError: If a target means nothing at one of its sites.
+        GuidanceError: If the transformer lacks a block of its configuration.
     """
     kinds = {(item.target, item.target_options, item.path) for item in recipes}
     targets = {kind: make_target(kind[0], dict(kind[1]), kind[2]) for kind in kinds}
@@ -195,6 +200,8 @@ def site_hooks(family: Family, transformer: nn.Module, recipes: Sequence[Recipe]
     }
     for item in recipes:
         for head in item.heads:
+            if (head.block, head.site) not in found:
+                raise GuidanceError(f"the transformer has no block for {head}, although its configuration says so")
             streams = found[head.block, head.site].attention.streams
             sees_text = any(stream.tokens != "image" for stream in streams)
             targets[item.target, item.target_options, item.path].check_site(sees_text)

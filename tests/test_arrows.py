@@ -27,6 +27,7 @@ ORDER = [
     "fork",
     "sites",
     "duplicates",
+    "traced",
     "compiled",
     "checks",
     "guidance",

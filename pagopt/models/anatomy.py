@@ -93,6 +93,12 @@ class Attention:
         """Block and name."""
         return self.block, self.site
 
+    @property
+    def hooked(self) -> list[nn.Module]:
+        """The modules at which guidance reads and writes."""
+        taps = [tap.module for each in self.streams for tap in (*each.queries, *each.keys, *each.values)]
+        return taps + [each.output.module for each in self.streams if each.output is not None]
+
 
 class Family(ABC):
     """A family of models. Stateless: everything is asked of the transformer that is handed in.

@@ -87,6 +87,11 @@ class FLUX(Family):
     def grid(self, given: Mapping[str, Any], transformer: nn.Module) -> tuple[int, int]:
         return grid_of_ids(given["img_ids"])
 
+    def unsupported(self, given: Mapping[str, Any]) -> str | None:
+        if (given.get("joint_attention_kwargs") or {}).get("attention_mask") is not None:
+            return "an attention_mask in joint_attention_kwargs, of which targets and copies would not know"
+        return None
+
     def rotate(self, parts: Sequence[Tensor], call: Mapping[str, Any], rows: Tensor) -> Sequence[Tensor]:
         return rotate_joint(parts, call.get("image_rotary_emb"))
 

@@ -66,7 +66,7 @@ class FLUX2(FLUX):
         ids: Tensor = given["img_ids"]
         if int(ids.reshape(-1, ids.shape[-1])[-1, 0]) != 0:  # their tokens come last and have a time of their own
             return "reference images (the pipeline's `image`), whose tokens stand beside those of the picture"
-        return None
+        return super().unsupported(given)
 
 
 class FLUX2Klein(FLUX2):

@@ -10,6 +10,7 @@ import sys
 from types import FrameType
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
@@ -33,7 +34,7 @@ class Sampling:
         self._family = family
         self._levels: list[tuple[float, float]] = []
         self._read: tuple[Tensor, int | None] | None = None
-        self._latents: tuple[Tensor, Any] | None = None
+        self._before: tuple[Tensor, Tensor, Any] | None = None  # latents, timestep and schedule of the call before
         self.doubled: bool | None = None
         """Whether there is an unconditional branch, where branches are calls of their own; ``None``: not known yet."""
 
@@ -60,23 +61,29 @@ class Sampling:
 
     def reset(self) -> None:
         """Let go of what belongs to a call of the pipeline."""
-        self._latents = self.doubled = None
+        self._before = self.doubled = None
 
-    def is_unconditional(self, latents: Tensor) -> bool:
+    def is_unconditional(self, latents: Tensor, timestep: Tensor) -> bool:
         """Whether this call of the transformer is the unconditional branch, where branches are calls of their own.
 
-        The conditional branch comes first, and the unconditional one gets the very same latents. So may the next call
-        of the pipeline, but that one makes a new schedule.
+        The conditional branch comes first, and the unconditional one gets the very same latents at the same timestep.
+        A callback may give the same latents once more, but for another step; so may the next call of the pipeline, but
+        that one makes a new schedule.
+
+        Args:
+            latents: As the transformer gets them.
+            timestep: The same.
         """
         if self._family.branches == "batch":
             return False
-        schedule, before = self._pipe.scheduler.timesteps, self._latents
-        again = before is not None and latents is before[0] and schedule is before[1]
+        schedule, before = self._pipe.scheduler.timesteps, self._before
+        follows = before is not None and schedule is before[2]
+        again = follows and before is not None and latents is before[0] and torch.equal(timestep, before[1])
         if again:
             self.doubled = True
-        elif self.doubled is None and before is not None and schedule is before[1]:
+        elif self.doubled is None and follows:
             self.doubled = False  # the next step followed
-        self._latents = None if again else (latents, schedule)
+        self._before = None if again else (latents, timestep, schedule)
         return again
 
     def scale(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -32,10 +31,11 @@ class Blur(Target):
     and the authors of SEG mirror the image there).
 
     Attributes:
-        sigma: Standard deviation in tokens, above 0. The limit of large ones is ``mean_query`` over the image.
+        sigma: Standard deviation in tokens, from 1e-6 to 1e12. The limit of large ones is ``mean_query`` over the
+            image.
 
     Raises:
-        RecipeError: If sigma is not a number above 0.
+        RecipeError: If sigma is outside.
     """
 
     name: ClassVar[str] = "blur"
@@ -43,8 +43,10 @@ class Blur(Target):
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.sigma, int | float) and 0 < self.sigma < math.inf):
-            raise RecipeError(f"the sigma of blur must be a number above 0, in tokens; got {self.sigma!r}")
+        if not (isinstance(self.sigma, int | float) and 1e-6 <= self.sigma <= 1e12):
+            raise RecipeError(
+                f"the sigma of blur must be a number above 0 (1e-6 to 1e12), in tokens; got {self.sigma!r}"
+            )
 
     def _blurred(self, view: View) -> Tensor:
         queries = view.q[:, view.image]

@@ -19,18 +19,21 @@ class Temperature(Target):
     """``T = softmax(log A / tau)``, which is attention with its logits divided by tau: no map.
 
     Attributes:
-        tau: Above 0 and not 1. Above 1 is flatter (without end: uniform), below 1 sharper (towards the row maximum).
+        tau: From 1e-6 to 1e12 and not 1. Above 1 is flatter (in the limit: uniform), below 1 sharper (towards the row
+            maximum).
 
     Raises:
-        RecipeError: If tau is not above 0, or is 1.
+        RecipeError: If tau is outside, or is 1.
     """
 
     name: ClassVar[str] = "temperature"
     tau: float = 2.0
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.tau, int | float) and 0 < self.tau < float("inf")) or self.tau == 1:
-            raise RecipeError(f"the tau of temperature must be a number above 0 other than 1, got {self.tau!r}")
+        if not (isinstance(self.tau, int | float) and 1e-6 <= self.tau <= 1e12) or self.tau == 1:
+            raise RecipeError(
+                f"the tau of temperature must be a number above 0 (1e-6 to 1e12) other than 1, got {self.tau!r}"
+            )
 
     def values(self, view: View, rows: slice) -> Tensor:
         """Attention with another scale."""

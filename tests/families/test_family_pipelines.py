@@ -235,3 +235,22 @@ def test_one_step_twice_from_the_same_latents(transformers, variant):
         once, again = (run(pipe, variant, prompt, latents, steps=1) for _ in range(2))
     assert guidance.steps == 2
     assert torch.equal(once, again)
+
+
+@pytest.mark.parametrize("variant", ALL)
+def test_a_callback_that_goes_back(transformers, variant):
+    """The very latents of the step before, at the next timestep, are no unconditional branch."""
+    pipe = make_pipeline(variant, transformers[variant])
+    prompt, latents = embeddings(variant, 1, seed=1), normal(1, TOKENS, CHANNELS, seed=5)
+    pictures = []
+    for kept in (lambda tensor: tensor, torch.clone):
+        seen = []
+
+        def back(pipe, step, timestep, tensors, kept=kept, seen=seen):
+            seen.append(tensors["latents"])
+            return {"latents": kept(seen[0]) if step == 1 else tensors["latents"]}
+
+        with guided(pipe, Recipe("L1.H0", scale=2.0)) as guidance:
+            pictures.append(run(pipe, variant, prompt, latents, steps=4, callback=back))
+        assert guidance.steps == 4
+    assert torch.equal(*pictures)

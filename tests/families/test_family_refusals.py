@@ -132,6 +132,18 @@ def test_caches_of_diffusers(transformers, variant):
         call_guided(variant, model, Recipe("L1.H0"))
     model.disable_cache()
     call_guided(variant, model, Recipe("L1.H0"))
+    diffusers.apply_first_block_cache(model, diffusers.FirstBlockCacheConfig(threshold=0.3))
+    with pytest.raises(GuidanceError, match="hook 'fbc_leader_block_hook' changes what runs"):
+        call_guided(variant, model, Recipe("L1.H0"))
+
+
+@pytest.mark.parametrize("variant", ["flux", "flux2"])
+def test_masks_from_outside(transformers, variant):
+    """FLUX's processors take them, and neither targets nor copies know them."""
+    tokens = inputs(variant, 1)["encoder_hidden_states"].shape[1] + inputs(variant, 1)["hidden_states"].shape[1]
+    kwargs = {"attention_mask": torch.ones(1, 1, tokens, tokens, dtype=torch.bool)}
+    with pytest.raises(GuidanceError, match="attention_mask in joint_attention_kwargs"):
+        call_guided(variant, transformers[variant], Recipe("L1.H0", target="uniform"), joint_attention_kwargs=kwargs)
 
 
 def test_reference_images(transformers):

@@ -266,7 +266,7 @@ def call(transformer, arguments, grid=GRID):
     return packed(torch.stack(found[0])[:, :, 0])
 
 
-def run(pipe, variant, prompt, latents, steps=3, g=1.0, negative=None, grid=GRID, **arguments):
+def run(pipe, variant, prompt, latents, steps=3, g=1.0, negative=None, grid=GRID, callback=None, **arguments):
     """The latents after the last step of a stock pipeline call.
 
     ``g`` is the scale of ``uncond + g (cond - uncond)``. ``prompt`` and ``negative`` come from :func:`embeddings`,
@@ -304,7 +304,7 @@ def run(pipe, variant, prompt, latents, steps=3, g=1.0, negative=None, grid=GRID
 
     def keep(pipe, step, timestep, tensors):
         seen.append(tensors["latents"])
-        return {}
+        return {} if callback is None else callback(pipe, step, timestep, tensors)
 
     pipe(
         **given | arguments,

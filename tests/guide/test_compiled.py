@@ -10,15 +10,17 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig
 from tiny_sd3 import noise, run
 from torch._dynamo.utils import counters
 
 from pagopt import targets
-from pagopt.compiled import compile_blocks, compiled_block, product_and_gelu, uncompile_blocks
+from pagopt.compiled import compile_blocks, compiled_block, uncompile_blocks
 from pagopt.errors import GuidanceError
 from pagopt.guide import guided
 from pagopt.models import family_of
 from pagopt.recipe import Recipe
+from pagopt.traced import product_and_gelu
 
 PROMPTS = ["red apple", "b", "ink, cat", "house"]
 
@@ -106,6 +108,49 @@ def test_everything_is_put_back(pipe, fresh):
     assert after == before
     assert torch.equal(draw_latents(own, [Recipe("L1.H0")], 1.0), draw_latents(pipe, [Recipe("L1.H0")], 1.0))
     uncompile_blocks(own)  # nothing to undo
+
+
+def test_what_comes_between(pipe, fresh):
+    """Layers and forwards that other code puts in place of ours, after or before: never a wrong picture."""
+    own = copy.deepcopy(pipe)
+    with guided(own, Recipe("L1.H0")):
+        run(own, ["a"])
+        with pytest.raises(GuidanceError, match="call compile_blocks before the `with` block"):
+            compile_blocks(own, backend="eager")
+    compile_blocks(own, backend="eager")
+    with guided(own, Recipe("L1.H0")):
+        run(own, ["a"])
+        with pytest.raises(GuidanceError, match="call uncompile_blocks after"):
+            uncompile_blocks(own)
+    with pytest.raises(GuidanceError, match="cannot be copied: call uncompile_blocks"):
+        copy.deepcopy(own)
+    own.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_v"]))
+    own.transformer.double()
+    with pytest.raises(GuidanceError, match="do that before compile_blocks"):
+        draw_latents(own, [Recipe("L1.H0")], 1.0)
+    uncompile_blocks(own)
+    compile_blocks(own, backend="eager")
+    draw_latents(own, [Recipe("L1.H0")], 1.0)
+
+
+@pytest.mark.parametrize("kind", ["block_level", "leaf_level"])
+def test_group_offloading(pipe, fresh, kind):
+    """It wraps forwards, and what is wrapped must stay, or the weights of a block are no longer fetched."""
+    own, cpu = copy.deepcopy(pipe), torch.device("cpu")
+    options = {"num_blocks_per_group": 1} if kind == "block_level" else {}
+    offload = {"onload_device": cpu, "offload_device": cpu, "offload_type": kind, **options}
+    want = draw_latents(pipe, [Recipe("L1.H0 L2.H1")], 2.0)
+    compile_blocks(own, backend="eager")
+    own.transformer.enable_group_offload(**offload)
+    assert close(draw_latents(own, [Recipe("L1.H0 L2.H1")], 2.0), want)
+    with pytest.raises(GuidanceError, match="take that away before uncompile_blocks"):
+        uncompile_blocks(own)
+    assert close(draw_latents(own, [Recipe("L1.H0 L2.H1")], 2.0), want)
+    first = copy.deepcopy(pipe)
+    first.transformer.enable_group_offload(**offload)
+    assert close(draw_latents(first, [Recipe("L1.H0 L2.H1")], 2.0), want)
+    with pytest.raises(GuidanceError, match="wrapped by other code"):
+        compile_blocks(first, backend="eager")
 
 
 def test_an_exception_leaves_no_strengths_behind(pipe, fresh):

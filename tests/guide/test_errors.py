@@ -8,7 +8,9 @@ import warnings
 import diffusers
 import pytest
 import torch
+from diffusers.hooks import HookRegistry, LayerSkipConfig, ModelHook, apply_layer_skip
 from explicit_reference import ExplicitMap
+from peft import LoraConfig
 from tiny_sd3 import noise, run
 
 from pagopt.errors import GuidanceError, PagoptError
@@ -114,6 +116,88 @@ def test_compiled_transformers(pipe):
     own = copy.deepcopy(pipe)
     own.transformer = torch.compile(own.transformer, backend="eager")
     refused(own, RECIPE, "compiled by torch.compile")
+
+
+def between_steps(change):
+    """A callback that does it once, after the first step."""
+
+    def callback(pipe, step, timestep, tensors):
+        if step == 0:
+            change(pipe)
+        return tensors
+
+    return callback
+
+
+def add_lora(pipe):
+    pipe.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_v", "add_v_proj", "to_out.0"]))
+    pipe.transformer.double()
+
+
+def cut_off_the_last_block(pipe):
+    del pipe.transformer.transformer_blocks[2]
+
+
+@pytest.mark.parametrize("change", [add_lora, cut_off_the_last_block])
+def test_layers_replaced_between_the_steps(pipe, change):
+    """Hooks on those that were there before would see, and move, half of what runs."""
+    own = copy.deepcopy(pipe)
+    said = "were replaced since", "before the `with` block"
+    refused(own, Recipe("L1.H0 L2.H0"), *said, callback_on_step_end=between_steps(change))
+    if change is add_lora:
+        with guided(own, RECIPE):
+            run(own, ["a"])
+    else:
+        refused(own, Recipe("L2.H0"), "no block for L2.H0")
+
+
+def test_compiled_between_the_steps(pipe):
+    own = copy.deepcopy(pipe)
+    change = between_steps(lambda pipe: pipe.transformer.transformer_blocks[1].compile(backend="eager"))
+    refused(own, RECIPE, "compiled by torch.compile", callback_on_step_end=change)
+
+
+def test_another_transformer_in_the_middle(pipe):
+    own, other = copy.deepcopy(pipe), copy.deepcopy(pipe.transformer)
+    change = between_steps(lambda pipe: setattr(pipe, "transformer", other))
+    refused(own, RECIPE, "exchanged inside the `with` block", callback_on_step_end=change)
+    with guided(own, Recipe()):
+        own.transformer = pipe.transformer
+        run(own, ["a"])
+
+
+def test_a_picture_spread_over_gpus(pipe):
+    own = copy.deepcopy(pipe)
+    own.transformer._parallel_config = diffusers.ContextParallelConfig(ulysses_degree=2)  # as enable_parallelism does
+    refused(own, RECIPE, "enable_parallelism", "--trainer.devices")
+
+
+class Halved(ModelHook):
+    """A hook of somebody's own, which is welcome: row by row, it does the same to copies."""
+
+    def post_forward(self, module, output):
+        return tuple(part * 0.5 for part in output)
+
+
+def test_hooks_of_diffusers_that_skip_what_should_run(pipe):
+    own = copy.deepcopy(pipe)
+    block = own.transformer.transformer_blocks[1]
+    HookRegistry.check_if_exists_or_initialize(block).register_hook(Halved(), "mine")
+    with guided(own, RECIPE):
+        run(own, ["a"])
+    apply_layer_skip(own.transformer, LayerSkipConfig(indices=[0], fqn="transformer_blocks"))
+    refused(own, RECIPE, "diffusers' hook", "JointTransformerBlock", "remove_hook(")
+
+
+def test_predictions_that_are_not_finite(pipe):
+    own = copy.deepcopy(pipe)
+
+    def spoil(module, given, output):  # the copy of the second image alone
+        return torch.cat([output[:3], output[3:] * torch.inf]) if output.shape[0] == 4 else output
+
+    handle = own.transformer.transformer_blocks[2].attn.to_v.register_forward_hook(spoil)
+    refused(own, RECIPE, "for image 1 is not finite", "target identity")
+    handle.remove()
 
 
 def test_values_that_cannot_be_seen(pipe):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import warnings
 
 import diffusers
@@ -230,6 +231,17 @@ def test_loaded_guiders_draw_the_same(pipe, tmp_path):
     made.save_pretrained(tmp_path)
     want = draw(modular(pipe), made)
     assert torch.equal(draw(modular(pipe), HeadPerturbationGuidance.from_pretrained(tmp_path)), want)
+
+
+def test_copied_after_a_run(pipe):
+    """A copy knows the recipe, and not the transformer."""
+    made = HeadPerturbationGuidance(RECIPE, guidance_scale=3.0)
+    want = draw(modular(pipe), made)
+    assert len(pickle.dumps(made)) < 20_000
+    for copied in (copy.deepcopy(made), copy.copy(made)):
+        assert copied.guidance is None
+        assert torch.equal(draw(modular(pipe), copied), want)
+    assert made.guidance is not None
 
 
 def test_arguments_that_mean_nothing():
