@@ -32,8 +32,8 @@ class guided(ContextDecorator):
         pipe: A stock diffusers pipeline of a supported family (:data:`pagopt.models.FAMILIES`). Call this very
             pipeline inside the block, not another one that shares its transformer.
         recipe: One for all images of a call, or a sequence with one for each image (prompts x
-            ``num_images_per_prompt``, in the pipeline's order). A plain recipe leaves its images as they are, bit
-            for bit.
+            ``num_images_per_prompt``, in the pipeline's order). A plain recipe leaves its images as they are: bit
+            for bit, and up to rounding in a batch with others.
 
     ``with guided(...) as guidance`` gives counters of what was done.
 
