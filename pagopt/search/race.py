@@ -24,6 +24,9 @@ __all__ = ["FIRST", "Race", "Rung", "rungs"]
 FIRST = 2
 """Tasks of the first rung: with one, nothing tells differences from noise."""
 
+FAINT = 1 / 3
+"""In a large pool every head has a small chance. One goes only below this part of what all have if nothing is known."""
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -126,6 +129,7 @@ class Race:
             StudyError: If the budget does not pay for the first rung.
         """
         alive, seen = np.arange(len(self.recipes)), 0
+        hopeless = min(1 - confidence, FAINT * self.best / len(self.recipes))
         while seen < len(self.order) and (not seen or len(alive) > self.best):
             stages = rungs(len(alive), len(self.order), self.best, budget - self.images, seen, first)
             if not stages:
@@ -137,7 +141,7 @@ class Race:
             self.table[np.ix_(alive, np.array(tasks))] = ranking.values
             seen = stages[0].tasks
             self.belief = believe(self.table[:, self.order[:seen]], self.earlier)
-            alive = alive[self.belief.chances(self.best)[alive] >= 1 - confidence]
+            alive = alive[self.belief.chances(self.best)[alive] >= hopeless]
         if not seen:
             need = len(self.recipes) * min(first, len(self.order))
             raise StudyError(

@@ -46,8 +46,8 @@ class Racing:
         share: The images that the races may cost, as a share of those of the exhaustive search, from 0 to 1. With few
             tasks they cost more: every candidate draws two before the first can go.
         budget: The images that they may cost, instead of ``share``.
-        confidence: A head goes when it is among the best with a probability below ``1 - confidence``; up to
-            ``SUREST``.
+        confidence: A head goes when it is among the best with a probability below ``1 - confidence``, and below a third
+            of what that would be if nothing were known (``race.FAINT``); up to ``SUREST``.
         start: The share of the remaining heads with which a later round begins: those that were best before.
         rescue: The share of the remaining heads that is brought back beside them, at random.
         cheap: A first look at all heads with this part of the inference steps, above 0 and below 1; round 1 then begins

@@ -71,6 +71,17 @@ def test_a_quarter_of_the_images_finds_as_much() -> None:
     assert lost.mean() < 0.1 * np.mean(exhaustive)
 
 
+def test_noise_does_not_empty_a_large_pool() -> None:
+    """Each of 240 heads is hardly ever among the best three, before anything is known; that is nothing against one."""
+    world = World(0, heads=240, tasks=16, noise=5.0, pair=0.0)
+    racing = Racing(1, 3)
+    _, trace = racing.run(world, world.pool, Recipe(), tasks=16)
+    seen = np.array(list(trace[0].tasks.values()))
+    assert len(world.drawn) > 0.95 * racing.images(240, 16)
+    assert (seen > 2).sum() > 80
+    assert (seen == 16).sum() > 8
+
+
 def test_clear_differences_cost_less_than_the_budget() -> None:
     world = World(1, noise=0.05, pair=0.0)
     Racing(2, 2, share=0.5).run(world, world.pool, Recipe(), tasks=16)
