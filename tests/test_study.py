@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pagopt.cli.search import parse, parser, requested
-from pagopt.errors import PagoptError, RewardError, StudyError, UnknownName
+from pagopt.errors import PagoptError, StudyError, UnknownName
 from pagopt.recipe import Recipe
 from pagopt.render import Task
 from pagopt.reward import RewardSpec
@@ -147,8 +147,19 @@ def test_rewards_are_names_or_mappings(words: str, same: str) -> None:
     assert study.to_dict() == read(f"--reward '{same}' --watch '[{{name: brightness}}]'").to_dict()
 
 
-@pytest.mark.parametrize("words", ["[{nam: clip}]", "{nam: clip}", "[{name: clip, wight: 2}]"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("[{nam: clip}]", "unknown key of a reward: 'nam'. Did you mean 'name'"),
+        ("{nam: clip}", "unknown key of a reward: 'nam'"),
+        ("[{name: clip, wight: 2}]", "unknown key of a reward: 'wight'. Did you mean 'weight'"),
+        ("[{name: clip, weight: two}]", "weight of reward 'clip' is 'two'"),
+        ("{args: {model: emoji}}", "a reward needs a name"),
+        ("{name: clip", "is no reward's name, and no list of rewards: each is"),
+        ("[3]", r"3 \(int\) is no name of a reward"),
+    ],
+)
 @pytest.mark.parametrize("option", ["reward", "watch"])
-def test_what_is_neither_is_said(option: str, words: str) -> None:
-    with pytest.raises(RewardError, match=r"is no reward.s name, and no list of rewards: each is"):
+def test_what_is_neither_is_said(option: str, words: str, said: str) -> None:
+    with pytest.raises(PagoptError, match=said):
         Study(**{"prompts": ["cat"], "reward": "clip", option: words})

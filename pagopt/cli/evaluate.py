@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -20,7 +19,7 @@ from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, re
 from pagopt.comparison.folder import FILES
 from pagopt.comparison.tables import differences_rows, distances_rows, gaps_rows, legend, methods_rows, title
 from pagopt.errors import RewardError, StudyError
-from pagopt.reward import RewardSpec
+from pagopt.reward import RewardSpec, specs_of
 
 __all__ = ["main", "parser", "reward_specs"]
 
@@ -116,42 +115,21 @@ def reward_specs(words: Sequence[str]) -> list[RewardSpec]:
     """Rewards as a user writes them: names, YAML mappings, or YAML files with a list.
 
     Raises:
-        RewardError: If one is none of these.
+        RewardError: If one is none of these, or means nothing.
+        UnknownName: For a key that means nothing.
     """
     specs = []
     for word in words:
-        if word.lstrip().startswith(("{", "[")) or Path(word).suffix in {".yaml", ".yml"}:
-            given = _yaml(word)
-            specs += [_spec(item, word) for item in (given if isinstance(given, list) else [given])]
+        if not word.lstrip().startswith(("{", "[")) and Path(word).suffix in {".yaml", ".yml"}:
+            try:
+                specs += specs_of(yaml.safe_load(Path(word).read_text(encoding="utf-8")))
+            except OSError as error:
+                raise RewardError(f"cannot read the rewards in {word}: {error.strerror}") from error
+            except (UnicodeDecodeError, yaml.YAMLError) as error:
+                raise RewardError(f"{word} is no valid YAML: {error}") from error
         else:
-            specs.append(RewardSpec(word))
+            specs += specs_of(word)
     return specs
-
-
-def _yaml(word: str) -> Any:
-    try:
-        text = word if word.lstrip().startswith(("{", "[")) else Path(word).read_text(encoding="utf-8")
-        return yaml.safe_load(text)
-    except OSError as error:
-        raise RewardError(f"cannot read the rewards in {word}: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RewardError(f"--reward {word} is no valid YAML: {error}") from error
-
-
-def _spec(item: Any, word: str) -> RewardSpec:
-    if isinstance(item, str):
-        return RewardSpec(item)
-    known = {"name", "args", "weight"}
-    if not isinstance(item, Mapping) or "name" not in item or set(item) - known:
-        raise RewardError(
-            f"--reward {word}: {item!r} is no reward; it is a name, or a mapping with name, args and weight, such as "
-            "{name: style, args: {style: flat}}"
-        )
-    try:
-        weight = float(item.get("weight", 1.0))
-    except (TypeError, ValueError) as error:
-        raise RewardError(f"--reward {word}: weight must be a number, not {item['weight']!r}") from error
-    return RewardSpec(item["name"], weight, item.get("args") or {})
 
 
 def show(outcome: Outcome, out: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 
-from pagopt.errors import StudyError, UnknownName
-from pagopt.reward import RewardSpec
+from pagopt.errors import PagoptError, StudyError, UnknownName
+from pagopt.reward import specs_of
 from pagopt.study import available_studies
 from pagopt.tuning import Tuning, available_tunings
 
@@ -49,13 +50,35 @@ def as_config(file: Path, command: ArgumentParser) -> str:
             raise StudyError(f"{file} is a tuning (it has {key}): `pagopt tune {file}` runs it")
         if str(key).partition(".")[0] not in known:
             raise UnknownName(f"option in {file}:", str(key), sorted(known))
-    for key in ("reward", "watch"):
+    return yaml.safe_dump(_read(data, file), sort_keys=False)
+
+
+def _read(data: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The same, with one term written as a list of one.
+
+    Mistakes that a parser would tell in its own words are told here.
+    """
+    for key in ("reward", "watch", "objectives", "constraints"):
         terms = data.get(key)
-        for term in terms if isinstance(terms, list) else [terms]:
-            for word in term if isinstance(term, dict) else ():
-                if word not in RewardSpec.__dataclass_fields__:
-                    raise UnknownName(f"key of a {key} in {file}:", str(word), RewardSpec.__dataclass_fields__)
-    return yaml.safe_dump(data, sort_keys=False) if ran else str(file)
+        if isinstance(terms, dict) or (isinstance(terms, str) and key in TUNING):
+            terms = data[key] = [terms]
+        for term in terms if isinstance(terms, list) else ():
+            try:
+                specs_of([term])
+            except PagoptError as error:
+                raise StudyError(f"{key} in {file}: {error}") from error
+            if key == "constraints" and not isinstance(term, dict):
+                raise StudyError(
+                    f"constraints in {file}: {term!r} says no limit; write {{name: {term}, at_least: baseline}}"
+                )
+    for key in ("prompts", "held_out_prompts"):
+        prompts = data.get(key)
+        if isinstance(prompts, str):
+            raise StudyError(f"{key} in {file} is one text; a list is written as {key}: [{prompts}]")
+        for prompt in prompts if isinstance(prompts, list) else ():
+            if not isinstance(prompt, str):
+                raise StudyError(f"{key} in {file}: {prompt!r} is no text for YAML; put the prompt into quotes")
+    return data
 
 
 def explained(error: UnknownName, name: str, command: str) -> UnknownName | StudyError:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +18,7 @@ from tqdm.auto import tqdm
 from pagopt.cli.parsing import new_parser
 from pagopt.cli.pictures import BESIDE, find_images, find_prompts, read_image, read_prompts
 from pagopt.errors import PagoptError, RewardError
-from pagopt.reward import Objective, Reward, RewardSpec
+from pagopt.reward import Objective, Reward, RewardSpec, specs_of
 from pagopt.reward.hardware import move_reward, usable_device
 
 __all__ = ["main", "parser"]
@@ -94,17 +93,13 @@ def terms(texts: Sequence[str], args: dict[str, Any]) -> list[RewardSpec]:
     Raises:
         RewardError: If one is not written as it should be.
     """
-    specs = []
-    for text in texts:
-        term: Any = {"name": text}
-        if text.lstrip().startswith("{"):
-            try:
-                term = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise RewardError(f"--reward {text} is not valid YAML: {error}") from error
-        if not isinstance(term, dict) or "name" not in term or set(term) - {"name", "args"}:
-            raise RewardError(f'--reward {text}: a term looks like "{{name: style, args: {{style: flat}}}}"')
-        specs.append(RewardSpec(term["name"], args=term.get("args") or {}))
+    specs = [spec for text in texts for spec in specs_of(text)]
+    for spec in specs:
+        if spec != RewardSpec(spec.name, args=spec.args):
+            raise RewardError(
+                f"of reward {spec.name!r} each score is shown by itself, so a term has name and args alone: "
+                '"{name: style, args: {style: flat}}"'
+            )
     if args:
         if len(specs) > 1:
             raise RewardError(

@@ -18,7 +18,7 @@ from pagopt.cli.columns import compared, estimates
 from pagopt.cli.files import as_config, explained
 from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.cli.trainer import add_trainer, trainer_options
-from pagopt.errors import UnknownName
+from pagopt.errors import PagoptError, UnknownName
 from pagopt.experiment import run_study
 from pagopt.report.guards import notice, read_guards
 from pagopt.report.reading import objective_name, read_rows, value_name
@@ -103,7 +103,13 @@ def parse(words: list[str], command: ArgumentParser, find: Callable[[str], Path]
     except UnknownName as error:
         raise explained(error, name, command.prog.rpartition(" ")[2]) from error
     options = command.parse_args(["--config", as_config(file, command), *words[1:]])
-    return file.stem, options, command.instantiate(options)
+    try:
+        return file.stem, options, command.instantiate(options)
+    except ValueError as error:  # the parser's, who tried several types; the reason is the one that ours gave
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, PagoptError):
+            cause = cause.__cause__ or cause.__context__
+        raise cause or error from None
 
 
 def requested(name: str, options: Any, made: Any) -> Request:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from pagopt.combine import Bound, Term, Tolerance, combination
-from pagopt.errors import RewardError
+from pagopt.errors import RewardError, UnknownName
 from pagopt.reward.identity import canonical, plain
 
 __all__ = ["RewardSpec", "check_terms", "labels_of", "specs_of"]
@@ -42,22 +44,31 @@ class RewardSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise RewardError("a reward needs a name; `pagopt rewards` lists them")
-        if self.name[0] in "[{":  # what the command line could not read as a list of terms, it takes for a name
-            raise RewardError(
-                f"{self.name} is no reward's name, and no list of rewards: each is a name, or has `name` and, if need "
-                "be, `weight`, `args`, `at_least`, `at_most`, `tolerance`, as in [{name: clip, weight: 2}, sharpness]"
-            )
         if not isinstance(self.args, Mapping) or not all(isinstance(key, str) for key in self.args):
             raise RewardError(
                 f"the args of reward {self.name!r} are {self.args!r}, not names with values", reward=self.name
             )
-        if not math.isfinite(self.weight) or self.weight == 0:
+        number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
+        if not number or not math.isfinite(self.weight) or self.weight == 0:
             raise RewardError(
-                f"the weight of reward {self.name!r} is {self.weight}: it must be a finite number other "
+                f"the weight of reward {self.name!r} is {self.weight!r}: it must be a finite number other "
                 "than 0, negative where lower is better",
                 reward=self.name,
             )
         self.term(self.name)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RewardSpec:
+        """What :meth:`to_dict` gave, or a user wrote.
+
+        Raises:
+            UnknownName: For a key that means nothing.
+            RewardError: If a value is not what it should be.
+        """
+        for key in data:
+            if key not in cls.__dataclass_fields__:
+                raise UnknownName("key of a reward:", str(key), cls.__dataclass_fields__)
+        return cls(**{"name": "", **data, "args": data.get("args") or {}})
 
     def term(self, label: str) -> Term:
         """As a combination sees it."""
@@ -91,22 +102,38 @@ def specs_of(terms: Any) -> list[RewardSpec]:
     """Terms as specs.
 
     Args:
-        terms: A name or spec, or several of them.
+        terms: A name, a mapping as in :meth:`RewardSpec.from_dict` or a spec, or several of them, or YAML of these.
 
     Raises:
-        RewardError: If one is an object, which cannot be written into a study's file.
+        UnknownName: For a key that means nothing.
+        RewardError: If one means nothing, or is an object, which cannot be written into a study's file.
     """
     several = isinstance(terms, Iterable) and not isinstance(terms, (str, Mapping))
-    specs = []
+    specs: list[RewardSpec] = []
     for term in terms if several else [terms]:
-        if not isinstance(term, (str, RewardSpec)):
+        if isinstance(term, RewardSpec):
+            specs.append(term)
+        elif isinstance(term, Mapping):
+            specs.append(RewardSpec.from_dict(term))
+        elif isinstance(term, str):
+            specs += specs_of(_yaml(term)) if term.lstrip().startswith(("[", "{")) else [RewardSpec(term)]
+        else:
             raise RewardError(
-                f"a {getattr(term, '__name__', type(term).__name__)} object is no name of a reward. Studies are plain "
-                'data: name the reward ("clip"), write "path/to/file.py:name" for one of your own, or '
+                f"{term!r} ({getattr(term, '__name__', type(term).__name__)}) is no name of a reward. Studies are "
+                'plain data: name the reward ("clip"), write "path/to/file.py:name" for one of your own, or '
                 "RewardSpec(name, weight, args). Objective and Evaluator take objects."
             )
-        specs.append(RewardSpec(term) if isinstance(term, str) else term)
     return specs
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RewardError(
+            f"{text} is no reward's name, and no list of rewards: each is a name, or has `name` and, if need be, "
+            "`weight`, `args`, `at_least`, `at_most`, `tolerance`, as in [{name: clip, weight: 2}, sharpness]"
+        ) from error
 
 
 def check_terms(specs: Sequence[RewardSpec], combine: str = "sum") -> tuple[Term, ...]:

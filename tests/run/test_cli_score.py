@@ -224,8 +224,9 @@ def test_a_gpu_that_is_not_there(run: Run) -> None:
         (["--reward", "brightness", "--batch_size", "0", "grey"], "--batch_size must be at least 1, not 0"),
         (["--reward", "brightness", "--prompt", "a", "--prompts", "beside", "grey"], "not both"),
         (["--reward", "brightness", "--reward", "clip", "--args", "{model: emoji}", "grey"], "a single --reward"),
-        (["--reward", "{name: clip, arg: 1}", "grey"], 'a term looks like "{name: style'),
-        (["--reward", "{name: clip", "grey"], "is not valid YAML"),
+        (["--reward", "{name: clip, arg: 1}", "grey"], "Did you mean 'args'"),
+        (["--reward", "{name: clip, weight: 2}", "grey"], "a term has name and args alone"),
+        (["--reward", "{name: clip", "grey"], "is no reward's name, and no list of rewards"),
         (["grey"], "the following arguments are required: reward"),
     ],
 )

@@ -15,7 +15,7 @@ from pagopt.comparison import Comparison, Entrant, Outcome, load_entrants, read_
 from pagopt.comparison.outcome import Choice, Measure, Standing
 from pagopt.comparison.statistics import Difference
 from pagopt.comparison.verdict import warnings
-from pagopt.errors import PagoptError, RecipeError, RewardError, StudyError
+from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.models import fingerprint, load_pipeline
 from pagopt.recipe import Provenance, Recipe
 from pagopt.reward import RewardSpec
@@ -118,13 +118,13 @@ def test_rewards_are_names_mappings_or_files(tmp_path: Path) -> None:
         RewardSpec("judge"), RewardSpec("clip"), style, RewardSpec("hps")
     ]  # fmt: skip
     for word, message in (
-        ("{name: clip", "no valid YAML"),
-        ("{nam: clip}", "is no reward"),
-        ("{name: clip, weight: much}", "weight must be a number"),
+        ("{name: clip", "is no reward's name"),
+        ("{nam: clip}", "unknown key of a reward: 'nam'"),
+        ("{name: clip, weight: much}", "it must be a finite number"),
         ("{name: clip, weight: 0}", "other than 0"),
         ("none.yaml", "cannot read the rewards"),
     ):
-        with pytest.raises(RewardError, match=message):
+        with pytest.raises(PagoptError, match=message):
             reward_specs([word])
 
 

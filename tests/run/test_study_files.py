@@ -24,9 +24,16 @@ from pagopt.tuning import available_tunings
         ("prompts: [a]\nspace: {}\n", "mine.yaml is a tuning (it has space): `pagopt tune mine.yaml` runs it"),
         (
             "prompts: [a]\nreward: [{name: clip, wieght: 2}]\n",
-            "unknown key of a reward in mine.yaml: 'wieght'. Did you mean",
+            "reward in mine.yaml: unknown key of a reward: 'wieght'. Did you mean",
         ),
-        ("prompts: [a]\nreward: clip\nwatch: {nam: clip}\n", "unknown key of a watch in mine.yaml: 'nam'"),
+        ("prompts: [a]\nreward: clip\nwatch: {nam: clip}\n", "watch in mine.yaml: unknown key of a reward: 'nam'"),
+        ("prompts: [a]\nreward: {name: clip, weight: two}\n", "weight of reward 'clip' is 'two': it must be a finite"),
+        ("prompts: [a]\nreward: [{name: clip, weight: 0}]\n", "weight of reward 'clip' is 0: it must be a finite"),
+        ("prompts: [a]\nreward: [{name: ''}]\n", "reward in mine.yaml: a reward needs a name"),
+        ("prompts: [a]\nreward: [style, {name: clip, at_least: baselin}]\n", "at_least of reward 'clip' is 'baselin'"),
+        ("prompts: [a]\nreward: [{name: clip, tolerance: -1}]\n", "the tolerance of reward 'clip' is -1"),
+        ("prompts: red apple\nreward: clip\n", "one text; a list is written as prompts: [red apple]"),
+        ("prompts: [yes, no]\nreward: clip\n", "True is no text for YAML; put the prompt into quotes"),
     ],
 )
 def test_a_file_with_a_mistake(
