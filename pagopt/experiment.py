@@ -142,6 +142,7 @@ class Run:
                 every[f"{label} (watched)" if label in every else label] = reward
         self.cheaper: dict[int, Evaluator] = {}
         self.judge = self._evaluator(self.renderer, every)
+        self.judge.acted = True  # whether anything does is known before
         self.baseline: dict[str, NDArray[np.float64]] = {}
 
     def close(self) -> None:
