@@ -204,8 +204,9 @@ class Renderer:
             "torch": major_version(torch.__version__),
             "transformers": major_version(transformers.__version__),
         }
-        if getattr(getattr(self.pipe, "vae", None), "use_tiling", False):
-            facts["vae_tiling"] = True  # seams are blended
+        vae = getattr(self.pipe, "vae", None)
+        if getattr(vae, "use_tiling", False):  # seams are blended
+            facts["vae_tiling"] = {name: value for name, value in vars(vae).items() if name.startswith("tile_")}
         if self.distilled_guidance is not None:
             facts["distilled_guidance"] = self.distilled_guidance
         return facts
