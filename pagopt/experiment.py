@@ -23,7 +23,7 @@ from pagopt.files import write_text
 from pagopt.folder import Folder, configuration
 from pagopt.heads import HeadMap
 from pagopt.looks import looks_table
-from pagopt.models import family_of, load_model
+from pagopt.models import family_of, load_model, model_files
 from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Renderer, Task
 from pagopt.report import guards, write_report, write_sheet
@@ -74,11 +74,9 @@ def run_study(
     """
     options = trainer or {}
     folder = Folder(Path(out), configuration(study, name, options))
-    finished = folder.results()
+    finished = folder.finished(study)
     if finished is not None:
-        if finished.own_code == study.own_code():
-            return finished
-        folder.renew()
+        return finished
     run = Run(study, name, folder, batch_size, options, store=store, offload=offload)
     try:
         return run()
@@ -87,7 +85,7 @@ def run_study(
 
 
 class Run:
-    """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar.
+    """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar and does not claim its folder.
 
     ``check``, for what is no search, may refuse model or study before the folder is touched. A search refuses too few
     heads for its rounds there, and a budget that pays for nothing.
@@ -107,7 +105,7 @@ class Run:
     ) -> None:
         self.study, self.name, self.folder = study, name, folder
         self.objective = Objective(study.specs, study.combine)
-        self.own_code = study.own_code()  # now: a file may change while this runs
+        self.own_code, self.model_files = study.own_code(), model_files(study.model)  # they may change during the run
         watch = Objective(study.watched).rewards if study.watch else {}
         self.tasks: list[Task] = study.tasks()
         self.searcher = study.searcher()
@@ -129,7 +127,7 @@ class Run:
             self.budget.left(self.fixed)
         else:
             check(self)
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not quiet:
             folder.claim()
         self.progress = Progress(sum(self.images.values()), disable=quiet or not self.trainer.is_global_zero)
         self.trainer.callbacks.append(self.progress)
@@ -275,6 +273,7 @@ class Run:
             held_out_limits=self.objective.limits(self.baseline, {label: table[0] for label, table in tables.items()}),
             weights=self.weights.to_dict(),
             own_code=self.own_code,
+            model_files=self.model_files,
         )
 
     def _write(self, results: Results) -> None:
