@@ -121,7 +121,7 @@ class Run:
         settings = (study.steps, study.height, study.width, study.distilled_guidance, study.compile, offload)
         self.renderer = Renderer(pipe, *settings)
         self.renderer.check_cfg((study.cfg, *study.cfg_scales))
-        self.images = {} if check else study.images(len(self.pool), len(self.layers))
+        self.images = {} if check else study.images(self.pool)
         self.fixed = sum(images for stage, images in self.images.items() if stage != "search")
         if check is None:
             self.budget.left(self.fixed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from importlib.metadata import entry_points
@@ -11,6 +12,7 @@ from typing import Any
 from pagopt import checked
 from pagopt.combine import combination
 from pagopt.errors import StudyError, UnknownName
+from pagopt.heads import Head
 from pagopt.models import Weights, own_source
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
@@ -188,22 +190,25 @@ class Study:
         seeds = self.held_out_seeds if self.held_out_seeds is not None else range(1000, 1000 + len(prompts))
         return [Task(self._prompt(content), seed) for content, seed in zip(prompts, seeds, strict=True)]
 
-    def images(self, heads: int, layers: int) -> dict[str, int]:
+    def images(self, pool: Sequence[Head]) -> dict[str, int]:
         """How many images each part of its run looks at, at most, in the order of the run.
 
         Args:
-            heads: Heads to choose from.
-            layers: Blocks that they lie in.
+            pool: The heads to choose from.
 
         Returns:
             By stage: "no guidance", "CFG", "single layers", "search", "held-out tasks".
+
+        Raises:
+            StudyError: If the search cannot choose from these heads on these prompts.
         """
         tasks, searcher = len(self.prompts), self.searcher()
+        layers = len({head.block for head in pool})
         images = {
             "no guidance": tasks,
             "CFG": len(self.cfg_scales) * tasks,
             "single layers": layers * tasks if self.compare_layers else 0,
-            "search": searcher.images(heads, tasks),
+            "search": searcher.images(pool, tasks),
             "held-out tasks": (2 + bool(self.cfg_scales) + self.compare_layers) * len(self.held_out_prompts),
         }
         budget = Budget.parse(self.budget).images if self.budget is not None else None

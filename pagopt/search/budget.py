@@ -192,6 +192,6 @@ def search_within(
     has = f"its {budget.seconds:.0f} s are over" if images is None else f"has {images}"
     raise StudyError(
         f"the budget does not pay for the first round of the search: the search would take up to "
-        f"{searcher.images(len(pool), tasks)} images, and {has}. Raise the budget, take search: racing, or "
+        f"{searcher.images(pool, tasks)} images, and {has}. Raise the budget, take search: racing, or "
         "choose fewer heads, rounds or prompts. What is drawn is kept."
     )

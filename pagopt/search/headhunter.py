@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
-from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_enough, check_pool, estimates, ranked
+from pagopt.search.interface import (
+    Evaluate,
+    Found,
+    OnRound,
+    check_counts,
+    check_enough,
+    check_pool,
+    count_of,
+    estimates,
+    ranked,
+)
 
 __all__ = ["HeadHunter"]
 
@@ -35,10 +45,11 @@ class HeadHunter:
     def __post_init__(self) -> None:
         check_counts(self.rounds, self.heads_per_round)
 
-    def images(self, pool: int, tasks: int) -> int:
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
         """Exactly what it asks for: every head of the pool in every round, and the selection after each."""
-        check_enough(pool, self.rounds, self.heads_per_round)
-        return tasks * sum(pool - r * self.heads_per_round + 1 for r in range(self.rounds))
+        heads = count_of(pool)
+        check_enough(heads, self.rounds, self.heads_per_round)
+        return tasks * sum(heads - r * self.heads_per_round + 1 for r in range(self.rounds))
 
     def run(
         self, evaluate: Evaluate, pool: Sequence[Head], recipe: Recipe, tasks: int, on_round: OnRound | None = None

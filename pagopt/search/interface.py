@@ -23,6 +23,7 @@ __all__ = [
     "check_enough",
     "check_pool",
     "check_whole",
+    "count_of",
     "estimates",
     "ranked",
 ]
@@ -54,11 +55,15 @@ class Evaluate(Protocol):
 class Search(Protocol):
     """One algorithm. Every process runs it alike, so it may draw random numbers from a seed only."""
 
-    def images(self, pool: int, tasks: int) -> int:
-        """Called before the search starts: how many images it asks for at most, over ``pool`` heads and ``tasks``.
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
+        """Called before the search starts, and before anything is drawn: how many images it asks for at most.
+
+        Args:
+            pool: The heads to choose from, or their number.
+            tasks: The number of search tasks.
 
         Raises:
-            StudyError: If the pool is too small.
+            StudyError: If the pool or the tasks are too few, or the budget is too small.
         """
 
     def run(
@@ -139,6 +144,11 @@ def check_whole(name: str, value: object, least: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise StudyError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def count_of(pool: int | Sequence[Head]) -> int:
+    """How many heads there are."""
+    return pool if isinstance(pool, int) else len(pool)
 
 
 def check_enough(heads: int, rounds: int, heads_per_round: int) -> None:

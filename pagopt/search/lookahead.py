@@ -16,7 +16,7 @@ from pagopt.heads import Head, parse_heads
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search.candidates import expression, record
-from pagopt.search.interface import Evaluate, Found, OnRound, check_whole, ranked
+from pagopt.search.interface import Evaluate, Found, OnRound, check_whole, count_of, ranked
 
 __all__ = ["PAIR", "Lookahead"]
 
@@ -47,10 +47,11 @@ class Lookahead:
         check_whole("rounds", self.rounds, 1)
         check_whole("beam", self.beam, PAIR)
 
-    def images(self, pool: int, tasks: int) -> int:
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
         """Exactly what it asks for: every head of the pool in every round, and the pairs of the best."""
-        self._check(pool)
-        left = [pool - PAIR * number for number in range(self.rounds)]
+        count = count_of(pool)
+        self._check(count)
+        left = [count - PAIR * number for number in range(self.rounds)]
         return tasks * sum(heads + comb(min(self.beam, heads), PAIR) for heads in left)
 
     def run(

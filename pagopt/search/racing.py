@@ -21,7 +21,17 @@ from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
 from pagopt.search.evidence import DRAWS, Belief, believe
 from pagopt.search.headhunter import HeadHunter
-from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_enough, check_pool, ranked
+from pagopt.search.interface import (
+    Evaluate,
+    Found,
+    OnRound,
+    check_counts,
+    check_enough,
+    check_pool,
+    check_whole,
+    count_of,
+    ranked,
+)
 from pagopt.search.race import FIRST, Race
 
 __all__ = ["CHECKED", "TRUSTED", "Racing"]
@@ -79,19 +89,23 @@ class Racing:
             raise StudyError(f"rescue must be from 0 to 1, not {self.rescue}")
         if self.cheap is not None and not 0 < self.cheap < 1:
             raise StudyError(f"cheap must be above 0 and below 1, not {self.cheap}; leave it out to draw all steps")
+        if self.budget is not None:
+            check_whole("budget", self.budget, 1)
+        check_whole("seed", self.seed, 0)
         if not 0.5 <= self.confidence <= SUREST:
             raise StudyError(
                 f"confidence must be at least 0.5 and at most {SUREST}, not {self.confidence}: chances are counted in "
                 f"{DRAWS} draws, which tell no smaller ones apart"
             )
 
-    def images(self, pool: int, tasks: int) -> int:
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
         """The images that a search may draw at most, the selections after each round included.
 
         A first look may be dropped, so all heads have to be paid for in round 1.
         """
-        check_enough(pool, self.rounds, self.heads_per_round)
-        return self._most(pool, tasks, self.starters(pool, standing=False))
+        heads = count_of(pool)
+        check_enough(heads, self.rounds, self.heads_per_round)
+        return self._most(heads, tasks, self.starters(heads, standing=False))
 
     def _most(self, pool: int, tasks: int, starters: Sequence[int]) -> int:
         """The same where rounds begin with so many heads."""

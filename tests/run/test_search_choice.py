@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,6 +223,27 @@ def test_rounds_for_which_there_are_too_few_heads_are_refused_before_anything_is
     for search in ("lookahead", "exhaustive", "racing"):
         with pytest.raises(StudyError, match=r"30 rounds of .* heads to choose from, but there are 6; lower rounds"):
             run_study(replace(study, search=search, rounds=30), "tiny", tmp_path / "run", trainer=TRAINER)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"search": "random"}, "subsets of 9 heads need 9 heads to choose from, but there are 6"),
+        ({"search": "random", "search_options": {"size": 2}}, "have only 15 subsets of 2, but number is 128"),
+        ({"search": "refinement", "prompts": ["house"]}, "over at least 2 tasks, but there is 1"),
+        ({"search": "refinement", "search_options": {"budget": 3}}, r"are 4 images on 2 tasks, .* may cost 3"),
+        ({"search": "layers", "rounds": 4}, "4 rounds need 4 layers to choose from, but there are 3"),
+        ({"search": "racing", "search_options": {"seed": -1}}, "seed must be a whole number of at least 0, not -1"),
+        ({"search": "racing", "search_options": {"seed": 1.5}}, r"seed must be a whole number .* not 1\.5"),
+        ({"search": "racing", "search_options": {"budget": 9.5}}, r"budget must be a whole number .* not 9\.5"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_drawn(
+    asked: dict[str, Any], says: str, study: Study, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError, match=says):
+        run_study(replace(study, **asked), "tiny", tmp_path / "run", trainer=TRAINER)
     assert not (tmp_path / "run").exists()
 
 
