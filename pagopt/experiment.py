@@ -190,7 +190,7 @@ class Run:
     def rank(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0) -> Ranking:
         """The recipes in the objective's order; see :class:`pagopt.search.Evaluate`."""
         chosen = self.tasks if tasks is None else [self.tasks[i] for i in tasks]
-        evaluator = self.evaluator if part == 1 else self._at_steps(max(1, round(part * self.study.steps)))
+        evaluator = self.evaluator if part == 1 else self._at_steps(round(part * self.study.steps))
         return self.objective.rank(evaluator(recipes, chosen), self.baseline)
 
     def _at_steps(self, steps: int) -> Evaluator:

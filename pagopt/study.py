@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -176,8 +176,20 @@ class Study:
         )
 
     def searcher(self) -> Search:
-        """The algorithm, with its options."""
-        return make_search(self.search, self.rounds, self.heads_per_round, self.search_options)
+        """The algorithm, with its options; a first look takes a whole number of steps.
+
+        Raises:
+            StudyError: If an option is wrong.
+        """
+        searcher = make_search(self.search, self.rounds, self.heads_per_round, self.search_options)
+        if not isinstance(searcher, Racing) or searcher.cheap is None:
+            return searcher
+        steps = max(1, round(searcher.cheap * self.steps))
+        if steps == self.steps:
+            raise StudyError(
+                f"cheap: {searcher.cheap} of {self.steps} steps is all of them; take less, more steps, or leave it out"
+            )
+        return replace(searcher, cheap=steps / self.steps)
 
     def tasks(self) -> list[Task]:
         """Prompts and seeds that the search sees."""

@@ -21,6 +21,7 @@ from pagopt.search.interface import (
     check_pool,
     count_of,
     estimates,
+    pays_for,
     ranked,
 )
 
@@ -64,6 +65,7 @@ class HeadHunter:
         selected: list[Head] = []
         rounds: list[Round] = []
         for number in range(1, self.rounds + 1):
+            pays_for(evaluate, (len(remaining) + 1) * tasks)
             recipes = [recipe.replace(heads=(*selected, head)) for head in remaining]
             ranking = ranked(evaluate(recipes), len(recipes), tasks)
             best = [remaining[i] for i in ranking.order[: self.heads_per_round]]

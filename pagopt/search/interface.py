@@ -25,6 +25,7 @@ __all__ = [
     "check_whole",
     "count_of",
     "estimates",
+    "pays_for",
     "ranked",
 ]
 
@@ -118,6 +119,18 @@ def ranked(scored: Ranking | ArrayLike, recipes: int, tasks: int) -> Ranking:
             f"{values[row, column]} for recipe {row} on task {column}: give a low number to what could not be scored"
         )
     return scored if isinstance(scored, Ranking) else Ranking.by_mean(values)
+
+
+def pays_for(evaluate: Evaluate, images: int) -> None:
+    """Called before a round whose images are known and asked for in parts: a budget stops the search here, or pays.
+
+    Args:
+        evaluate: Where a budget stands between, it has a method of this name (:class:`pagopt.search.budget.Allowance`).
+        images: Those of the whole round, at most.
+    """
+    ask = getattr(evaluate, "pays_for", None)
+    if ask is not None:
+        ask(images)
 
 
 def estimates(names: Sequence[str], table: NDArray[np.float64]) -> dict[str, Estimate]:

@@ -133,7 +133,11 @@ class Racing:
         """What the first look costs, in images with all steps."""
         if self.cheap is None:
             return 0
-        return math.ceil(self.cheap * pool * min(FIRST, tasks)) + min(CHECKED, pool) * min(FIRST, tasks)
+        return self._cheap_images(pool, tasks) + min(CHECKED, pool) * min(FIRST, tasks)
+
+    def _cheap_images(self, pool: int, tasks: int) -> int:
+        """What its images with fewer steps count as."""
+        return math.ceil((self.cheap or 0.0) * pool * min(FIRST, tasks))
 
     def _look(
         self, evaluate: Evaluate, heads: list[Head], recipe: Recipe, tasks: Sequence[int], chance: np.random.Generator
@@ -172,6 +176,7 @@ class Racing:
                 f" A first look at all heads with {self.cheap:.0%} of the steps agreed with full images by "
                 f"{agreement:.2f} (rank correlation of {min(CHECKED, size)} heads)"
                 + ("." if standing.mean else f", less than {TRUSTED}: all heads raced.")
+                + f" A budget counts its {size * min(FIRST, tasks)} images as {self._cheap_images(size, tasks)}."
             )
         left = self._most(size, tasks, starters) - self.rounds * tasks - self._look_images(size, tasks)
         selected: list[Head] = []
@@ -215,9 +220,9 @@ class Racing:
         """Refuse a first look after which the budget could not pay for all heads, before it is drawn."""
         if self.budget is not None and self.budget < fewest:
             raise StudyError(
-                f"if the first look (cheap: {self.cheap}) is dropped, all heads race, and the search draws at least "
-                f"{fewest} images with it; the budget is {self.budget}. Raise the budget, leave out cheap, or choose "
-                "from fewer heads or rounds"
+                f"if the first look (cheap: {self.cheap:.3g}) is dropped, all heads race, and the search draws at "
+                f"least {fewest} images with it; the budget is {self.budget}. Raise the budget, leave out cheap, or "
+                "choose from fewer heads or rounds"
             )
 
     def _note(self, race: Race, right: float) -> str:
