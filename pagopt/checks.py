@@ -131,7 +131,7 @@ def check_reached(fork: Fork, sample: Tensor, reached: Callable[[SiteKey], bool]
 
 
 def check_effect(
-    fork: Fork, images: Sequence[int], plain: Tensor, perturbed: Tensor, idle: Callable[[Recipe], object] | None = None
+    fork: Fork, images: Sequence[int], plain: Tensor, perturbed: Tensor, idle: Callable[[int], object] | None = None
 ) -> None:
     """Make sure that the perturbed predictions differ from the plain ones, by more than rounding.
 
@@ -144,7 +144,7 @@ def check_effect(
         images: Number of the image that each copy is for.
         plain: Predictions, (copies, ...).
         perturbed: The same with perturbed heads.
-        idle: Called with each recipe whose predictions are the same; without it that is an error.
+        idle: Called with the number of each image whose predictions are the same; without it that is an error.
 
     Raises:
         GuidanceError: If one is the same, or not finite where the plain one is.
@@ -161,7 +161,7 @@ def check_effect(
         )
     for image, recipe, unchanged in zip(images, fork.recipes, same, strict=True):
         if unchanged and idle is not None:
-            idle(recipe)
+            idle(image)
         elif unchanged:
             advice = "other heads" if min(recipe.strengths) == 1 else "a larger strength or other heads"
             raise GuidanceError(

@@ -23,7 +23,7 @@ from pagopt.files import write_text
 from pagopt.folder import Folder, configuration
 from pagopt.heads import HeadMap
 from pagopt.looks import looks_table
-from pagopt.models import family_of, load_model
+from pagopt.models import family_of, load_model, model_files
 from pagopt.recipe import PLAIN, Provenance, Recipe
 from pagopt.render import Renderer, Task
 from pagopt.report import guards, write_report, write_sheet
@@ -74,11 +74,9 @@ def run_study(
     """
     options = trainer or {}
     folder = Folder(Path(out), configuration(study, name, options))
-    finished = folder.results()
+    finished = folder.finished(study)
     if finished is not None:
-        if finished.own_code == study.own_code():
-            return finished
-        folder.renew()
+        return finished
     run = Run(study, name, folder, batch_size, options, store=store, offload=offload)
     try:
         return run()
@@ -87,7 +85,7 @@ def run_study(
 
 
 class Run:
-    """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar.
+    """One run of a study; see :func:`run_study`. With ``quiet`` it shows no bar and does not claim its folder.
 
     ``check``, for what is no search, may refuse model or study before the folder is touched. A search refuses too few
     heads for its rounds there, and a budget that pays for nothing.
@@ -107,7 +105,7 @@ class Run:
     ) -> None:
         self.study, self.name, self.folder = study, name, folder
         self.objective = Objective(study.specs, study.combine)
-        self.own_code = study.own_code()  # now: a file may change while this runs
+        self.own_code, self.model_files = study.own_code(), model_files(study.model)  # they may change during the run
         watch = Objective(study.watched).rewards if study.watch else {}
         self.tasks: list[Task] = study.tasks()
         self.searcher = study.searcher()
@@ -123,13 +121,13 @@ class Run:
         settings = (study.steps, study.height, study.width, study.distilled_guidance, study.compile, offload)
         self.renderer = Renderer(pipe, *settings)
         self.renderer.check_cfg((study.cfg, *study.cfg_scales))
-        self.images = {} if check else study.images(len(self.pool), len(self.layers))
+        self.images = {} if check else study.images(self.pool)
         self.fixed = sum(images for stage, images in self.images.items() if stage != "search")
         if check is None:
             self.budget.left(self.fixed)
         else:
             check(self)
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not quiet:
             folder.claim()
         self.progress = Progress(sum(self.images.values()), disable=quiet or not self.trainer.is_global_zero)
         self.trainer.callbacks.append(self.progress)
@@ -142,6 +140,7 @@ class Run:
                 every[f"{label} (watched)" if label in every else label] = reward
         self.cheaper: dict[int, Evaluator] = {}
         self.judge = self._evaluator(self.renderer, every)
+        self.judge.acted = True  # whether anything does is known before
         self.baseline: dict[str, NDArray[np.float64]] = {}
 
     def close(self) -> None:
@@ -191,7 +190,7 @@ class Run:
     def rank(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0) -> Ranking:
         """The recipes in the objective's order; see :class:`pagopt.search.Evaluate`."""
         chosen = self.tasks if tasks is None else [self.tasks[i] for i in tasks]
-        evaluator = self.evaluator if part == 1 else self._at_steps(max(1, round(part * self.study.steps)))
+        evaluator = self.evaluator if part == 1 else self._at_steps(round(part * self.study.steps))
         return self.objective.rank(evaluator(recipes, chosen), self.baseline)
 
     def _at_steps(self, steps: int) -> Evaluator:
@@ -274,6 +273,7 @@ class Run:
             held_out_limits=self.objective.limits(self.baseline, {label: table[0] for label, table in tables.items()}),
             weights=self.weights.to_dict(),
             own_code=self.own_code,
+            model_files=self.model_files,
         )
 
     def _write(self, results: Results) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from pagopt.errors import StudyError
 from pagopt.files import write_text
+from pagopt.models import model_files
 from pagopt.results import Results, load_results
 from pagopt.study import Study
 
@@ -66,14 +67,19 @@ class Folder:
                 "the same command with another --out, and --store at this one's, writes the results at once"
             )
 
-    def renew(self) -> None:
-        """What was found no longer holds: a reward has changed."""
-        self._stale = True
+    def finished(self, study: Study) -> Results | None:
+        """The results, if the run is finished and they hold.
 
-    def results(self) -> Results | None:
-        """The results, if the run is finished; not if it was, with another budget."""
+        They do not with another budget, or where a reward or model of the user's own, or files of the model's folder,
+        have changed since.
+        """
         path = self.path / "results.json"
-        return load_results(path) if path.exists() and not self._stale else None
+        if self._stale or not path.exists():
+            return None
+        results = load_results(path)
+        same = results.own_code == study.own_code() and results.model_files in ("", model_files(study.model))
+        self._stale = not same
+        return results if same else None
 
     def _text(self) -> str:
         return str(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))

@@ -35,12 +35,13 @@ class Guidance:
         calls: Calls of the transformer.
         steps: Those among them in which at least one row was guided.
         block_evaluations: Blocks evaluated, counted once for every row of the batch that went through.
-        idle: Called with a recipe that changes nothing in the first prediction it guides; by default that is an error.
+        idle: Called with the number of an image whose recipe changes nothing in the first prediction it guides; by
+            default that is an error.
     """
 
     def __init__(self, transformer: Any, family: Family, sampling: Sampling, recipe: Recipe | Sequence[Recipe]) -> None:
         self.calls = self.steps = self.block_evaluations = 0
-        self.idle: Callable[[Recipe], object] | None = None
+        self.idle: Callable[[int], object] | None = None
         self._family, self._sampling = family, sampling
         self.transformer: nn.Module = getattr(transformer, "_orig_mod", transformer)
         self._shared = isinstance(recipe, Recipe)

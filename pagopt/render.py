@@ -204,22 +204,23 @@ class Renderer:
             "torch": major_version(torch.__version__),
             "transformers": major_version(transformers.__version__),
         }
-        if getattr(getattr(self.pipe, "vae", None), "use_tiling", False):
-            facts["vae_tiling"] = True  # seams are blended
+        vae = getattr(self.pipe, "vae", None)
+        if getattr(vae, "use_tiling", False):  # seams are blended
+            facts["vae_tiling"] = {name: value for name, value in vars(vae).items() if name.startswith("tile_")}
         if self.distilled_guidance is not None:
             facts["distilled_guidance"] = self.distilled_guidance
         return facts
 
     @torch.inference_mode(False)  # in Lightning's loops it is on, and quantised weights cannot be moved in it
     @torch.no_grad()
-    def render(self, jobs: Sequence[Job], idle: Callable[[Recipe], object] | None = None) -> list[Image.Image]:
+    def render(self, jobs: Sequence[Job], idle: Callable[[Job], object] | None = None) -> list[Image.Image]:
         """Draw one image a job, in the order of the jobs.
 
         Args:
             jobs: Recipes may differ from row to row; rows of equal CFG scale run as one batch, or in halves where a
                 GPU's memory is too small for it.
-            idle: Called with every recipe that does nothing here, whose pictures are then those of the model alone; by
-                default that is an error.
+            idle: Called with every job whose recipe does nothing here, so that its picture is that of the model alone;
+                by default that is an error.
 
         Returns:
             RGB images of ``height`` x ``width`` pixels.
@@ -254,9 +255,7 @@ class Renderer:
         finally:
             self.pipe.set_progress_bar_config(**before)
 
-    def _render_rows(
-        self, jobs: Sequence[Job], cfg: float, idle: Callable[[Recipe], object] | None
-    ) -> list[Image.Image]:
+    def _render_rows(self, jobs: Sequence[Job], cfg: float, idle: Callable[[Job], object] | None) -> list[Image.Image]:
         prompts = [job.task.prompt for job in jobs]
         self._prompts.encode({*prompts, ""} if cfg > 1 else prompts)
         arguments: dict[str, Any] = self._family.join([self._prompts[prompt] for prompt in prompts])
@@ -266,7 +265,7 @@ class Renderer:
         if self.distilled_guidance is not None:
             arguments["guidance_scale"] = self.distilled_guidance
         with self._without_bar(), guided(self.pipe, [job.recipe for job in jobs]) as guidance:
-            guidance.idle = idle
+            guidance.idle = idle and (lambda image: idle(jobs[image]))
             pixels: torch.Tensor = self.pipe(
                 **arguments,
                 **self._family.cfg_arguments(self.pipe, cfg),

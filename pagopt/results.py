@@ -143,7 +143,8 @@ class Results:
     for means over the search tasks, ``held_out_limits`` for means over the held-out tasks: they differ where a
     threshold is measured against the unguided images of the same tasks. ``weights`` says how the model's were held,
     where it is not plain float32 (:class:`pagopt.models.Weights`). ``own_code`` tells
-    whether rewards, or a model, of the user's own have changed (:meth:`pagopt.study.Study.own_code`).
+    whether rewards, or a model, of the user's own have changed (:meth:`pagopt.study.Study.own_code`), ``model_files``
+    whether files of the model's folder may have (:func:`pagopt.models.model_files`).
     """
 
     study: str
@@ -167,6 +168,7 @@ class Results:
     held_out_limits: list[Limit] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
     own_code: list[str] = field(default_factory=list)
+    model_files: str = ""
 
     @property
     def held_out_prompts(self) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from pagopt import checked
 from pagopt.combine import combination
 from pagopt.errors import StudyError, UnknownName
+from pagopt.heads import Head
 from pagopt.models import Weights, own_source
 from pagopt.recipe import STRAIGHT, Recipe
 from pagopt.render import Task
@@ -174,8 +176,20 @@ class Study:
         )
 
     def searcher(self) -> Search:
-        """The algorithm, with its options."""
-        return make_search(self.search, self.rounds, self.heads_per_round, self.search_options)
+        """The algorithm, with its options; a first look takes a whole number of steps.
+
+        Raises:
+            StudyError: If an option is wrong.
+        """
+        searcher = make_search(self.search, self.rounds, self.heads_per_round, self.search_options)
+        if not isinstance(searcher, Racing) or searcher.cheap is None:
+            return searcher
+        steps = max(1, round(searcher.cheap * self.steps))
+        if steps == self.steps:
+            raise StudyError(
+                f"cheap: {searcher.cheap} of {self.steps} steps is all of them; take less, more steps, or leave it out"
+            )
+        return replace(searcher, cheap=steps / self.steps)
 
     def tasks(self) -> list[Task]:
         """Prompts and seeds that the search sees."""
@@ -188,22 +202,25 @@ class Study:
         seeds = self.held_out_seeds if self.held_out_seeds is not None else range(1000, 1000 + len(prompts))
         return [Task(self._prompt(content), seed) for content, seed in zip(prompts, seeds, strict=True)]
 
-    def images(self, heads: int, layers: int) -> dict[str, int]:
+    def images(self, pool: Sequence[Head]) -> dict[str, int]:
         """How many images each part of its run looks at, at most, in the order of the run.
 
         Args:
-            heads: Heads to choose from.
-            layers: Blocks that they lie in.
+            pool: The heads to choose from.
 
         Returns:
             By stage: "no guidance", "CFG", "single layers", "search", "held-out tasks".
+
+        Raises:
+            StudyError: If the search cannot choose from these heads on these prompts.
         """
         tasks, searcher = len(self.prompts), self.searcher()
+        layers = len({head.block for head in pool})
         images = {
             "no guidance": tasks,
             "CFG": len(self.cfg_scales) * tasks,
             "single layers": layers * tasks if self.compare_layers else 0,
-            "search": searcher.images(heads, tasks),
+            "search": searcher.images(pool, tasks),
             "held-out tasks": (2 + bool(self.cfg_scales) + self.compare_layers) * len(self.held_out_prompts),
         }
         budget = Budget.parse(self.budget).images if self.budget is not None else None

@@ -94,7 +94,7 @@ def main(words: list[str]) -> None:
     asked = search.requested(name, options, made)
     with free_folder(asked.out) as out:
         folder = Folder(out, configuration(asked.study, asked.name, asked.trainer))
-        if folder.results() is not None:
+        if folder.finished(asked.study) is not None:
             say_finished(out, "search")
             return
         here = has_weights(asked.study.model)

@@ -124,9 +124,9 @@ def main(words: list[str]) -> None:
     asked = requested(*parse(words, parser(), find_study))
     before = (asked.out / "results.json").stat().st_mtime_ns if (asked.out / "results.json").exists() else None
     results = run_study(asked.study, asked.name, asked.out, asked.batch_size, asked.trainer, asked.store, asked.offload)
-    finished = before == (asked.out / "results.json").stat().st_mtime_ns
     drawn = f"{results.images_generated} new images in {results.seconds:.0f} s"
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # which has written the results
+        finished = before == (asked.out / "results.json").stat().st_mtime_ns
         show(results, asked.out, f"nothing: this run was finished before (it drew {drawn})" if finished else drawn)
 
 

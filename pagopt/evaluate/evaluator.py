@@ -14,8 +14,8 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from pagopt.errors import StoreError, StudyError, Terminated
-from pagopt.evaluate.generation import Batch, Generation
+from pagopt.errors import GuidanceError, StoreError, StudyError, Terminated
+from pagopt.evaluate.generation import IDLE, Batch, Generation
 from pagopt.evaluate.progress import Progress
 from pagopt.evaluate.ranks import announced, together
 from pagopt.evaluate.trainer import check_whole
@@ -45,7 +45,7 @@ class Evaluator:
         batch_size: Jobs in one batch, on each process.
         progress: Shows how far it is.
         strict: Whether a recipe that does nothing ends the evaluation. Otherwise that is a warning, unless all of
-            several do nothing.
+            several that are asked for at once do nothing, and none did anything before.
 
     Raises:
         StudyError: If ``batch_size`` is below 1, networks are to be offloaded on the CPU, or the ``Trainer`` leaves out
@@ -91,6 +91,9 @@ class Evaluator:
             announced()
         self.images_generated = 0
         """Images that had to be drawn so far, by all processes; the rest came from the store."""
+        self.acted = False
+        """Whether a recipe has done anything so far."""
+        self._idle: set[Recipe] = set()
 
     def keys(self, recipes: Sequence[Recipe], tasks: Sequence[Task]) -> list[list[str]]:
         """The store keys of the images, recipe by recipe."""
@@ -112,7 +115,7 @@ class Evaluator:
         Raises:
             StudyError: Without recipes or tasks, or if they are something else.
             RewardError: If a reward fails; it names reward, prompt and image file.
-            GuidanceError: If a recipe cannot be applied.
+            GuidanceError: If a recipe cannot be applied, or recipes do nothing; see ``strict``.
             StoreError: If the store cannot be read or written.
         """
         recipes, tasks = _asked(recipes, tasks)
@@ -137,6 +140,8 @@ class Evaluator:
             if todo:
                 self._predict(todo)
                 self.images_generated += missing
+            if not self.module.strict:
+                self._tell_idle(recipes, keys)
             return self._first(lambda: self._table(keys))
 
     def launch(self) -> None:
@@ -190,6 +195,30 @@ class Evaluator:
         for reward in self.rewards.values():
             missing |= set(keys) - self.store.get_scores(reward.key(), keys).keys()
         return missing
+
+    def _tell_idle(self, recipes: Sequence[Recipe], keys: Sequence[Sequence[str]]) -> None:
+        """Say which recipes do nothing, by the notes on their images: whenever and by whom those were drawn.
+
+        Raises:
+            GuidanceError: If it is all of several, and none did anything before.
+        """
+        guided = {recipe: set(row) for recipe, row in zip(recipes, keys, strict=True) if not recipe.is_plain}
+        noted = self._first(lambda: set(self.store.get_notes(IDLE, set().union(*guided.values()))))
+        idle = [recipe for recipe, row in guided.items() if row <= noted]
+        self.acted = self.acted or len(idle) < len(guided)
+        if len(idle) > 1 and not self.acted:
+            raise GuidanceError(
+                f"none of {len(idle)} recipes changes anything in the model's predictions, the first of them by "
+                f"perturbing {' '.join(map(str, idle[0].heads))}: take a larger strength, or other heads"
+            )
+        for recipe in idle:
+            if recipe not in self._idle and self.trainer.is_global_zero:
+                warnings.warn(
+                    f"perturbing {' '.join(map(str, recipe.heads))} with strength {recipe.strength} changes nothing in "
+                    "the first prediction: its pictures may be those without guidance",
+                    stacklevel=3,
+                )
+        self._idle.update(idle)
 
     def _predict(self, jobs: Sequence[Job]) -> None:
         rows: list[Job | None] = list(jobs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 
 from pagopt.device import HALF, half_has_noise_of_its_own
-from pagopt.errors import GuidanceError, RewardError
+from pagopt.errors import RewardError
 from pagopt.looks import KIND, measure
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer
@@ -21,7 +20,10 @@ from pagopt.reward.source import source_of
 from pagopt.store import Store
 from pagopt.targets import known_targets
 
-__all__ = ["Batch", "Generation"]
+__all__ = ["IDLE", "Batch", "Generation"]
+
+IDLE = "idle@1"
+"""Name of the notes in the store on images whose recipe does nothing."""
 
 
 class Batch:
@@ -65,8 +67,7 @@ class Generation(LightningModule):  # type: ignore[misc]
         self.store = store
         self.precision = precision
         self.strict = True
-        """Whether a recipe that does nothing is an error. Among many candidates it is a finding."""
-        self._idle: set[Recipe] = set()
+        """Whether a recipe that does nothing is an error. Among many candidates it is a finding, which is noted."""
 
     def describe(self, job: Job) -> dict[str, Any]:
         """Everything that changes this image (JSON); recipes that do nothing describe the same image."""
@@ -129,33 +130,14 @@ class Generation(LightningModule):  # type: ignore[misc]
         new = {key: job for job, key in keys.items() if key in wanted}
         if not new:
             return {}
-        idle: dict[Recipe, None] = {}
-        note = None if self.strict else idle.setdefault
+        idle: list[Job] = []
+        note = None if self.strict else idle.append
         images = dict(zip(new, self.renderer.render(list(new.values()), note), strict=True))
-        self._report(idle, {job.recipe for job in new.values() if not job.recipe.is_plain})
+        # Before the images: of one that is in the store it is known.
+        self.store.put_notes(IDLE, {key: {} for key, job in new.items() if job in idle})
         self.store.put_images((key, image, self.describe(new[key])) for key, image in images.items())
         self.store.put_notes(KIND, {key: measure(image).to_dict() for key, image in images.items()})
         return images
-
-    def _report(self, idle: Collection[Recipe], guided: Collection[Recipe]) -> None:
-        """Say which recipes did nothing; if all of several did nothing, that is an error.
-
-        Raises:
-            GuidanceError: In that case.
-        """
-        if len(guided) > 1 and len(idle) == len(guided):
-            raise GuidanceError(
-                f"none of {len(guided)} recipes changes anything in the model's predictions, the first of them by "
-                f"perturbing {' '.join(map(str, next(iter(idle)).heads))}: take a larger strength, or other heads"
-            )
-        for recipe in idle:
-            if recipe not in self._idle:
-                self._idle.add(recipe)
-                warnings.warn(
-                    f"perturbing {' '.join(map(str, recipe.heads))} with strength {recipe.strength} changes nothing in "
-                    "the first prediction: its pictures may be those without guidance",
-                    stacklevel=2,
-                )
 
     def _score(self, reward: Reward, keys: Mapping[Job, str], pictures: _Pictures) -> None:
         if not keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from pathlib import Path
@@ -41,6 +42,7 @@ __all__ = [
     "is_own_model",
     "load_model",
     "load_pipeline",
+    "model_files",
     "own_source",
     "resolve_model",
     "scorer_folder",
@@ -131,6 +133,26 @@ def check_model(name: str) -> str:
         own_source(name)
         return name
     return resolve_model(name)
+
+
+def model_files(name: str) -> str:
+    """What tells without reading them whether files of a model's folder may have changed: names, sizes and times.
+
+    Whether the model has changed with them, its :func:`fingerprint` tells. What is hidden (``.cache``) does not count.
+
+    Returns:
+        16 hexadecimal digits; nothing for a model that is no folder of the user's.
+    """
+    folder = Path(name).expanduser()
+    if name in ALIASES or not folder.is_dir():
+        return ""
+    files = {file.relative_to(folder): file.stat() for file in folder.rglob("*") if file.is_file()}
+    known = sorted(
+        (place.as_posix(), found.st_size, found.st_mtime_ns)
+        for place, found in files.items()
+        if not any(part.startswith(".") for part in place.parts)
+    )
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
 def load_pipeline(name: str, dtype: torch.dtype | str | None = None, quantize: str | None = None) -> Any:

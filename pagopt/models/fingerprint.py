@@ -25,12 +25,14 @@ _PASSING = {
     "torch_dtype",
     "transformers_version",
 }  # what saving and loading changes
+_EMBEDDED = {"890885fecf426afd", "46b1199f881c7af8"}
+"""Rules of the embedded model's tokenizers, which do not count: its fingerprint is older than that of rules."""
 
 
 def fingerprint(pipe: Any) -> str:
     """A short name for everything in a pipeline that shapes its images.
 
-    It covers the class and configuration of every component (scheduler, tokenizers with their vocabularies
+    It covers the class and configuration of every component (scheduler, tokenizers with their vocabularies and rules,
     and models; no paths, no versions), and the name, shape, dtype and a sample of the values of every tensor,
     spread all over it, so that what changes a hundredth of a tensor does not escape. Of adapters (LoRA) those count
     that act, with their weights: one that is switched off, or is there with weight 0, leaves the model as it was.
@@ -107,11 +109,36 @@ def _place(path: str, acting: Mapping[str, Mapping[str, float]]) -> str | None:
 
 def _configuration(component: Any) -> Any:
     if hasattr(component, "get_vocab"):
-        return [component.model_max_length, sorted(component.get_vocab().items())]
+        known, rules = [component.model_max_length, sorted(component.get_vocab().items())], _rules(component)
+        return [*known, rules] if rules and rules not in _EMBEDDED else known
     config = getattr(component, "config", component)
     if hasattr(config, "to_dict"):  # transformers
         config = config.to_dict()
     return _clean(config) if isinstance(config, Mapping) else None
+
+
+def _rules(tokenizer: Any) -> str:
+    """A digest of what a fast tokenizer does with a text, beside its vocabulary; empty for a slow one.
+
+    Truncation and padding are set at every call, a decoder shapes no image, and what is empty or off is left out, since
+    other versions of the library may not name it.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        return ""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    for passing in ("version", "truncation", "padding", "decoder"):
+        rules.pop(passing, None)
+    rules["model"].pop("vocab", None)
+    sides = [tokenizer.truncation_side, tokenizer.padding_side, str(tokenizer.pad_token)]
+    return hashlib.sha256(json.dumps([_filled(rules), sides], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _filled(value: Any) -> Any:
+    """Without what is empty, zero or off, in mappings at every depth."""
+    if isinstance(value, dict):
+        items = {key: _filled(item) for key, item in value.items()}
+        return {key: item for key, item in items.items() if item}
+    return [_filled(item) for item in value] if isinstance(value, list) else value
 
 
 def _clean(value: Any) -> Any:

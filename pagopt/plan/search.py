@@ -6,6 +6,8 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import TypeAlias
 
 from pagopt.combine import Ranking
 from pagopt.comparison.compute import block_evaluations
@@ -17,9 +19,15 @@ from pagopt.plan.plan import Plan, Stage
 from pagopt.plan.trial import Trial, operations
 from pagopt.recipe import PLAIN, Recipe
 from pagopt.render import Task
+from pagopt.search import LayerSweep, Lookahead, RandomSubsets, Refinement
+from pagopt.search.budget import Spending, search_within
+from pagopt.search.layers import layers_of
+from pagopt.search.lookahead import PAIR
 from pagopt.study import Study
 
 __all__ = ["make_plan", "outline_plan", "stored"]
+
+Heads: TypeAlias = "tuple[Head, ...]"
 
 
 class Kinds:
@@ -31,6 +39,7 @@ class Kinds:
 
     Attributes:
         search: Of the first round, and of a later one.
+        first: The part of the search's images that the first round takes.
     """
 
     def __init__(self, study: Study, head_map: HeadMap) -> None:
@@ -38,11 +47,9 @@ class Kinds:
         pool: Sequence[Head] = head_map.select(study.heads)
         base = study.recipe()
         layers = sorted({head.block for head in pool})
-        # What later rounds draw: some heads, here spread over the pool, and one more.
-        several = sorted({pool[i * len(pool) // 4] for i in range(4)})[: study.rounds * study.heads_per_round]
-        one = [base.replace(heads=(head,)) for head in pool]
-        more = [base.replace(heads=(*several, head)) for head in pool if head not in several]
-        self.search = (one, more or [base.replace(heads=tuple(several))])
+        self.images = study.images(pool)
+        self.first = share_of_first(study, pool)
+        self.search = [[base.replace(heads=heads) for heads in some] for some in candidates(study, pool)]
         self.recipes = {
             "no guidance": [PLAIN],
             "CFG": [Recipe(scale=0.0, cfg=scale) for scale in study.cfg_scales],
@@ -54,8 +61,6 @@ class Kinds:
             *(self.recipes["single layers"][len(layers) // 2 :][:1] if study.compare_layers else []),
             self.search[1][len(self.search[1]) // 2],
         ]
-        self.images = study.images(len(pool), len(layers))
-        self.first = min(1.0, 1 / study.rounds)
 
     def names(self) -> list[str]:
         """The stages that draw something, and the search."""
@@ -80,6 +85,37 @@ class Kinds:
         return self.study.search == "exhaustive" and self.study.budget is None
 
 
+def candidates(study: Study, pool: Sequence[Head]) -> tuple[list[Heads], list[Heads]]:
+    """The heads of what a search tries in its first round, and of what it tries later.
+
+    What depends on scores, later rounds and the pairs of a lookahead, is made up, with the first head of the pool: none
+    is dearer.
+    """
+    searcher = study.searcher()
+    if isinstance(searcher, RandomSubsets):
+        subsets = searcher.subsets(pool)
+        return subsets, subsets
+    if isinstance(searcher, LayerSweep):
+        layers = layers_of(pool)
+        return layers, [(*layers[0], *layer) for layer in layers[1:]] or layers
+    first: list[Heads] = [(head,) for head in pool]
+    if isinstance(searcher, Lookahead):
+        first += combinations(pool[: searcher.beam], PAIR)
+    # Some heads, spread over the pool, and one more.
+    several = sorted({pool[i * len(pool) // 4] for i in range(4)})[: study.rounds * study.heads_per_round]
+    return first, [(*several, head) for head in pool if head not in several] or [tuple(several)]
+
+
+def share_of_first(study: Study, pool: Sequence[Head]) -> float:
+    """The part of a search's images that its first round takes, about."""
+    searcher, tasks = study.searcher(), len(study.prompts)
+    if isinstance(searcher, RandomSubsets):
+        return 1.0
+    if isinstance(searcher, Refinement):
+        return searcher.start.images(pool, tasks) / searcher.images(pool, tasks) / study.rounds
+    return 1 / study.rounds
+
+
 def make_plan(run: Run, clock: Callable[[], float] = time.perf_counter) -> Plan:
     """Work out what a run will cost; a few batches are drawn for it, and nothing is kept.
 
@@ -98,7 +134,7 @@ def make_plan(run: Run, clock: Callable[[], float] = time.perf_counter) -> Plan:
             for name, recipes in kinds.recipes.items()
             if kinds.images[name]
         }
-        rounds = [trial.seconds(recipes, tasks) for recipes in kinds.search[: 1 if study.rounds == 1 else 2]]
+        rounds = [trial.seconds(recipes, tasks) for recipes in kinds.search[: 1 if kinds.first == 1 else 2]]
         peak = trial.peak()
     finally:
         trial.close()
@@ -169,6 +205,8 @@ def replayed(run: Run) -> int:
             raise Missing
         return run.objective.rank(table, baseline)
 
+    spending = Spending(run.fixed, reserved=0, drawn=0, start=time.monotonic(), agree=lambda value: value)
+    recipe, tasks = run.study.recipe(), len(run.tasks)
     with contextlib.suppress(Missing):
-        run.searcher.run(read, run.pool, run.study.recipe(), len(run.tasks))
+        search_within(run.budget, spending, run.searcher, read, run.pool, recipe, tasks, lambda done: None)
     return found

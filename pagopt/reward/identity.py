@@ -19,7 +19,7 @@ import torch
 
 from pagopt.errors import RewardError
 
-__all__ = ["add_file", "arguments_of", "canonical", "plain", "signature_of", "state_of"]
+__all__ = ["add_file", "arguments_of", "canonical", "files_in", "plain", "signature_of", "state_of", "words_in"]
 
 WHOLE = 64 * 2**20  # bytes; of larger files samples are hashed
 
@@ -59,6 +59,42 @@ def plain(value: Any, what: str) -> Any:
         "Use numbers, strings, lists or mappings; or write a Reward subclass whose key() says what its scores "
         "depend on."
     )
+
+
+def words_in(value: Any) -> list[str]:
+    """Every text in JSON data, keys of mappings left out."""
+    if isinstance(value, Mapping):
+        return [word for item in value.values() for word in words_in(item)]
+    if isinstance(value, (list, tuple)):
+        return [word for item in value for word in words_in(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def files_in(value: Any) -> dict[str, str]:
+    """Digests of the files that texts in JSON data name, by text; of a folder that of the files right in it.
+
+    Raises:
+        RewardError: If such a file cannot be read.
+    """
+    found = {}
+    for word in filter(None, words_in(value)):
+        digest, files = hashlib.sha256(), _files(Path(word))
+        for file in files:
+            digest.update(f"{file.name}\n".encode())
+            try:
+                add_file(digest, file)
+            except OSError as error:
+                raise RewardError(f"cannot read {file}, which an argument names: {error.strerror}") from error
+        if files:
+            found[word] = digest.hexdigest()
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    try:
+        return sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path] if path.is_file() else []
+    except OSError:  # a text that is too long for a name, or a folder that is not to be read
+        return []
 
 
 def canonical(value: Any) -> str:

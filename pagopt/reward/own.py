@@ -6,9 +6,9 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pagopt.own_code import is_own
+from pagopt.reward.identity import words_in
 from pagopt.reward.loading import load_reward
 from pagopt.reward.spec import RewardSpec
 
@@ -24,7 +24,7 @@ def own_keys(specs: Sequence[RewardSpec]) -> list[str]:
     Raises:
         RewardError: If one cannot be loaded.
     """
-    mine = [spec for spec in specs if is_own(spec.name) or any(map(_is_file, _words(spec.args)))]
+    mine = [spec for spec in specs if is_own(spec.name) or any(map(_is_file, words_in(spec.args)))]
     return sorted({load_reward(spec.name, **spec.args).key() for spec in mine})
 
 
@@ -33,21 +33,13 @@ def code_in(spec: RewardSpec) -> str:
 
     That is a reward of one's own, or one that is given such a file: a record of an isolated reward names programs.
     """
-    if not (is_own(spec.name) or any(word.endswith((".py", ".yaml", ".yml")) for word in _words(spec.args))):
+    if not (is_own(spec.name) or any(word.endswith((".py", ".yaml", ".yml")) for word in words_in(spec.args))):
         return ""
     return shlex.quote(json.dumps(spec.to_dict())) if spec.args else spec.name
 
 
-def _words(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [word for item in value.values() for word in _words(item)]
-    if isinstance(value, list | tuple):
-        return [word for item in value for word in _words(item)]
-    return [value] if isinstance(value, str) else []
-
-
 def _is_file(word: str) -> bool:
     try:
-        return Path(word).exists()
+        return bool(word) and Path(word).exists()
     except OSError:  # a text that is too long for a name
         return False

@@ -17,7 +17,7 @@ from torch import Tensor
 from pagopt.device import is_out_of_memory
 from pagopt.errors import PagoptError, RewardError
 from pagopt.reward.hardware import gpu_hint
-from pagopt.reward.identity import arguments_of, canonical, plain, state_of
+from pagopt.reward.identity import arguments_of, canonical, files_in, plain, state_of
 from pagopt.reward.source import source_of
 
 __all__ = ["FunctionReward", "Reward", "Scores"]
@@ -213,8 +213,9 @@ class FunctionReward(Reward):
     Args:
         function: Any callable; see :meth:`Reward.score` for what it gets and must return.
         name: Its name; by default the function's own.
-        arguments: What it was made with, as JSON; part of :meth:`key`. By default what it carries: the values
-            of a closure, the arguments of a ``functools.partial``, the attributes of an object.
+        arguments: What it was made with, as JSON; part of :meth:`key`, with the content of files that they name. By
+            default what it carries: the values of a closure, the arguments of a ``functools.partial``, the attributes
+            of an object.
     """
 
     def __init__(
@@ -241,6 +242,12 @@ class FunctionReward(Reward):
     def identity(self) -> Any:
         """What the function carries beside its code."""
         return state_of(self.function) if self._carries else None
+
+    def describe(self) -> dict[str, Any]:
+        """As for every reward, and digests of the files that its arguments, or what it carries, name."""
+        described = super().describe()
+        files = files_in([described["arguments"], described["identity"]])
+        return {**described, **({"files": files} if files else {})}
 
     def _source(self) -> str:
         return source_of(self.function)

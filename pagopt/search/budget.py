@@ -120,13 +120,21 @@ class Allowance:
             Spent: If it is not; nothing was drawn.
         """
         wanted = math.ceil(part * len(recipes) * (self.tasks if tasks is None else len(tasks)))
-        if self.images is not None and self.asked + wanted > self.images:
-            raise Spent
-        late = self.until is not None and time.monotonic() + wanted * self.pace > self.until
-        if self.until is not None and self.agree(late):
-            raise Spent
+        self.pays_for(wanted)
         self.asked += wanted
         return self.evaluate(recipes, tasks) if part == 1 else self.evaluate(recipes, tasks, part)
+
+    def pays_for(self, images: int) -> None:
+        """Make sure that so many further images are paid for, before the first of them is asked for.
+
+        Raises:
+            Spent: If they are not.
+        """
+        if self.images is not None and self.asked + images > self.images:
+            raise Spent
+        late = self.until is not None and time.monotonic() + images * self.pace > self.until
+        if self.until is not None and self.agree(late):
+            raise Spent
 
 
 @dataclass(frozen=True)
@@ -192,6 +200,6 @@ def search_within(
     has = f"its {budget.seconds:.0f} s are over" if images is None else f"has {images}"
     raise StudyError(
         f"the budget does not pay for the first round of the search: the search would take up to "
-        f"{searcher.images(len(pool), tasks)} images, and {has}. Raise the budget, take search: racing, or "
+        f"{searcher.images(pool, tasks)} images, and {has}. Raise the budget, take search: racing, or "
         "choose fewer heads, rounds or prompts. What is drawn is kept."
     )

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
-from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_enough, check_pool, estimates, ranked
+from pagopt.search.interface import (
+    Evaluate,
+    Found,
+    OnRound,
+    check_counts,
+    check_enough,
+    check_pool,
+    count_of,
+    estimates,
+    pays_for,
+    ranked,
+)
 
 __all__ = ["HeadHunter"]
 
@@ -35,10 +46,11 @@ class HeadHunter:
     def __post_init__(self) -> None:
         check_counts(self.rounds, self.heads_per_round)
 
-    def images(self, pool: int, tasks: int) -> int:
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
         """Exactly what it asks for: every head of the pool in every round, and the selection after each."""
-        check_enough(pool, self.rounds, self.heads_per_round)
-        return tasks * sum(pool - r * self.heads_per_round + 1 for r in range(self.rounds))
+        heads = count_of(pool)
+        check_enough(heads, self.rounds, self.heads_per_round)
+        return tasks * sum(heads - r * self.heads_per_round + 1 for r in range(self.rounds))
 
     def run(
         self, evaluate: Evaluate, pool: Sequence[Head], recipe: Recipe, tasks: int, on_round: OnRound | None = None
@@ -53,6 +65,7 @@ class HeadHunter:
         selected: list[Head] = []
         rounds: list[Round] = []
         for number in range(1, self.rounds + 1):
+            pays_for(evaluate, (len(remaining) + 1) * tasks)
             recipes = [recipe.replace(heads=(*selected, head)) for head in remaining]
             ranking = ranked(evaluate(recipes), len(recipes), tasks)
             best = [remaining[i] for i in ranking.order[: self.heads_per_round]]

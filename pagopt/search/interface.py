@@ -23,7 +23,9 @@ __all__ = [
     "check_enough",
     "check_pool",
     "check_whole",
+    "count_of",
     "estimates",
+    "pays_for",
     "ranked",
 ]
 
@@ -54,11 +56,15 @@ class Evaluate(Protocol):
 class Search(Protocol):
     """One algorithm. Every process runs it alike, so it may draw random numbers from a seed only."""
 
-    def images(self, pool: int, tasks: int) -> int:
-        """Called before the search starts: how many images it asks for at most, over ``pool`` heads and ``tasks``.
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
+        """Called before the search starts, and before anything is drawn: how many images it asks for at most.
+
+        Args:
+            pool: The heads to choose from, or their number.
+            tasks: The number of search tasks.
 
         Raises:
-            StudyError: If the pool is too small.
+            StudyError: If the pool or the tasks are too few, or the budget is too small.
         """
 
     def run(
@@ -115,6 +121,18 @@ def ranked(scored: Ranking | ArrayLike, recipes: int, tasks: int) -> Ranking:
     return scored if isinstance(scored, Ranking) else Ranking.by_mean(values)
 
 
+def pays_for(evaluate: Evaluate, images: int) -> None:
+    """Called before a round whose images are known and asked for in parts: a budget stops the search here, or pays.
+
+    Args:
+        evaluate: Where a budget stands between, it has a method of this name (:class:`pagopt.search.budget.Allowance`).
+        images: Those of the whole round, at most.
+    """
+    ask = getattr(evaluate, "pays_for", None)
+    if ask is not None:
+        ask(images)
+
+
 def estimates(names: Sequence[str], table: NDArray[np.float64]) -> dict[str, Estimate]:
     """Mean and standard error of every row, by name."""
     return {name: Estimate.of(row) for name, row in zip(names, table, strict=True)}
@@ -139,6 +157,11 @@ def check_whole(name: str, value: object, least: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise StudyError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def count_of(pool: int | Sequence[Head]) -> int:
+    """How many heads there are."""
+    return pool if isinstance(pool, int) else len(pool)
 
 
 def check_enough(heads: int, rounds: int, heads_per_round: int) -> None:

@@ -18,7 +18,7 @@ from pagopt.search.candidates import expression, record
 from pagopt.search.interface import Evaluate, Found, OnRound, check_whole
 from pagopt.search.memory import Memory
 
-__all__ = ["LayerSweep"]
+__all__ = ["LayerSweep", "layers_of"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class LayerSweep:
             pool: The heads. From their number alone the layers cannot be told, and each head counts as one.
             tasks: The number of search tasks.
         """
-        layers = pool if isinstance(pool, int) else len({head.block for head in pool})
+        layers = pool if isinstance(pool, int) else len(layers_of(pool))
+        self._check(layers)
         # From the second round on, an objective with an order of its own has the selection among its candidates.
         return tasks * sum(layers - number + (number > 0) for number in range(self.rounds))
 
@@ -60,12 +61,8 @@ class LayerSweep:
             The recipe with all heads of the selected layers, and the trace of the rounds. Candidates are called like
             ``"L3.H0-5"``. Ties go to the earlier layer, and to the selection as it is.
         """
-        layers = _layers(pool)
-        if len(layers) < self.rounds:
-            raise StudyError(
-                f"{self.rounds} rounds need {self.rounds} layers to choose from, but there are {len(layers)}; "
-                "lower rounds, or widen heads"
-            )
+        layers = layers_of(pool)
+        self._check(len(layers))
         memory = Memory(evaluate, tasks)
         selected: tuple[Head, ...] = ()
         rounds: list[Round] = []
@@ -86,7 +83,15 @@ class LayerSweep:
             selected = tuple(sorted((*selected, *layers.pop(best - first))))
         return recipe.replace(heads=selected), rounds
 
+    def _check(self, layers: int) -> None:
+        if layers < self.rounds:
+            raise StudyError(
+                f"{self.rounds} rounds need {self.rounds} layers to choose from, but there are {layers}; lower rounds, "
+                "or widen heads"
+            )
 
-def _layers(pool: Sequence[Head]) -> list[tuple[Head, ...]]:
+
+def layers_of(pool: Sequence[Head]) -> list[tuple[Head, ...]]:
+    """The heads of a pool, layer by layer."""
     heads = parse_heads(pool)
     return [tuple(h for h in heads if h.block == block) for block in sorted({head.block for head in heads})]

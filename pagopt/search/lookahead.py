@@ -16,7 +16,7 @@ from pagopt.heads import Head, parse_heads
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search.candidates import expression, record
-from pagopt.search.interface import Evaluate, Found, OnRound, check_whole, ranked
+from pagopt.search.interface import Evaluate, Found, OnRound, check_whole, count_of, pays_for, ranked
 
 __all__ = ["PAIR", "Lookahead"]
 
@@ -47,11 +47,15 @@ class Lookahead:
         check_whole("rounds", self.rounds, 1)
         check_whole("beam", self.beam, PAIR)
 
-    def images(self, pool: int, tasks: int) -> int:
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
         """Exactly what it asks for: every head of the pool in every round, and the pairs of the best."""
-        self._check(pool)
-        left = [pool - PAIR * number for number in range(self.rounds)]
-        return tasks * sum(heads + comb(min(self.beam, heads), PAIR) for heads in left)
+        count = count_of(pool)
+        self._check(count)
+        return tasks * sum(self._round(count - PAIR * number) for number in range(self.rounds))
+
+    def _round(self, heads: int) -> int:
+        """The recipes of a round over so many heads."""
+        return heads + comb(min(self.beam, heads), PAIR)
 
     def run(
         self, evaluate: Evaluate, pool: Sequence[Head], recipe: Recipe, tasks: int, on_round: OnRound | None = None
@@ -68,6 +72,7 @@ class Lookahead:
         selected: list[Head] = []
         rounds: list[Round] = []
         for number in range(1, self.rounds + 1):
+            pays_for(evaluate, self._round(len(remaining)) * tasks)
             alone = [recipe.replace(heads=(*selected, head)) for head in remaining]
             singles = ranked(evaluate(alone), len(alone), tasks)
             beam = [remaining[i] for i in singles.order[: self.beam]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pagopt.combine import Ranking
 from pagopt.recipe import Recipe
-from pagopt.search.interface import Evaluate, ranked
+from pagopt.search.interface import Evaluate, pays_for, ranked
 
 __all__ = ["Memory"]
 
@@ -52,6 +52,10 @@ class Memory:
         if not self.additive:
             return len(recipes) * self.tasks
         return sum(len(self._missing(recipe.key(), range(self.tasks))) for recipe in recipes)
+
+    def pays_for(self, images: int) -> None:
+        """See :func:`pagopt.search.interface.pays_for`."""
+        pays_for(self.evaluate, images)
 
     def __call__(self, recipes: Sequence[Recipe], tasks: Sequence[int] | None = None, part: float = 1.0) -> Ranking:
         """As :class:`~pagopt.search.interface.Evaluate`; recipes of one batch are distinct."""

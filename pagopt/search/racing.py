@@ -21,7 +21,17 @@ from pagopt.recipe import Recipe
 from pagopt.results import Estimate, Round
 from pagopt.search.evidence import DRAWS, Belief, believe
 from pagopt.search.headhunter import HeadHunter
-from pagopt.search.interface import Evaluate, Found, OnRound, check_counts, check_enough, check_pool, ranked
+from pagopt.search.interface import (
+    Evaluate,
+    Found,
+    OnRound,
+    check_counts,
+    check_enough,
+    check_pool,
+    check_whole,
+    count_of,
+    ranked,
+)
 from pagopt.search.race import FIRST, Race
 
 __all__ = ["CHECKED", "TRUSTED", "Racing"]
@@ -79,19 +89,23 @@ class Racing:
             raise StudyError(f"rescue must be from 0 to 1, not {self.rescue}")
         if self.cheap is not None and not 0 < self.cheap < 1:
             raise StudyError(f"cheap must be above 0 and below 1, not {self.cheap}; leave it out to draw all steps")
+        if self.budget is not None:
+            check_whole("budget", self.budget, 1)
+        check_whole("seed", self.seed, 0)
         if not 0.5 <= self.confidence <= SUREST:
             raise StudyError(
                 f"confidence must be at least 0.5 and at most {SUREST}, not {self.confidence}: chances are counted in "
                 f"{DRAWS} draws, which tell no smaller ones apart"
             )
 
-    def images(self, pool: int, tasks: int) -> int:
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
         """The images that a search may draw at most, the selections after each round included.
 
         A first look may be dropped, so all heads have to be paid for in round 1.
         """
-        check_enough(pool, self.rounds, self.heads_per_round)
-        return self._most(pool, tasks, self.starters(pool, standing=False))
+        heads = count_of(pool)
+        check_enough(heads, self.rounds, self.heads_per_round)
+        return self._most(heads, tasks, self.starters(heads, standing=False))
 
     def _most(self, pool: int, tasks: int, starters: Sequence[int]) -> int:
         """The same where rounds begin with so many heads."""
@@ -119,7 +133,11 @@ class Racing:
         """What the first look costs, in images with all steps."""
         if self.cheap is None:
             return 0
-        return math.ceil(self.cheap * pool * min(FIRST, tasks)) + min(CHECKED, pool) * min(FIRST, tasks)
+        return self._cheap_images(pool, tasks) + min(CHECKED, pool) * min(FIRST, tasks)
+
+    def _cheap_images(self, pool: int, tasks: int) -> int:
+        """What its images with fewer steps count as."""
+        return math.ceil((self.cheap or 0.0) * pool * min(FIRST, tasks))
 
     def _look(
         self, evaluate: Evaluate, heads: list[Head], recipe: Recipe, tasks: Sequence[int], chance: np.random.Generator
@@ -158,6 +176,7 @@ class Racing:
                 f" A first look at all heads with {self.cheap:.0%} of the steps agreed with full images by "
                 f"{agreement:.2f} (rank correlation of {min(CHECKED, size)} heads)"
                 + ("." if standing.mean else f", less than {TRUSTED}: all heads raced.")
+                + f" A budget counts its {size * min(FIRST, tasks)} images as {self._cheap_images(size, tasks)}."
             )
         left = self._most(size, tasks, starters) - self.rounds * tasks - self._look_images(size, tasks)
         selected: list[Head] = []
@@ -201,9 +220,9 @@ class Racing:
         """Refuse a first look after which the budget could not pay for all heads, before it is drawn."""
         if self.budget is not None and self.budget < fewest:
             raise StudyError(
-                f"if the first look (cheap: {self.cheap}) is dropped, all heads race, and the search draws at least "
-                f"{fewest} images with it; the budget is {self.budget}. Raise the budget, leave out cheap, or choose "
-                "from fewer heads or rounds"
+                f"if the first look (cheap: {self.cheap:.3g}) is dropped, all heads race, and the search draws at "
+                f"least {fewest} images with it; the budget is {self.budget}. Raise the budget, leave out cheap, or "
+                "choose from fewer heads or rounds"
             )
 
     def _note(self, race: Race, right: float) -> str:

@@ -20,7 +20,7 @@ from pagopt.heads import Head, parse_heads
 from pagopt.recipe import Recipe
 from pagopt.results import Round
 from pagopt.search.candidates import expression, record
-from pagopt.search.interface import Evaluate, Found, OnRound, check_whole
+from pagopt.search.interface import Evaluate, Found, OnRound, check_whole, count_of
 from pagopt.search.memory import Memory
 
 __all__ = ["RandomSubsets", "importance"]
@@ -55,8 +55,9 @@ class RandomSubsets:
         if self.regress and self.number < 2:
             raise StudyError("regress needs at least 2 subsets to compare, but number is 1; raise number")
 
-    def images(self, pool: int, tasks: int) -> int:
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
         """The most images that it asks for; with a single reward or a sum exactly that without ``regress``."""
+        self._check(count_of(pool))
         # An objective with an order of its own compares the two in one batch.
         return tasks * (self.number + 2 * self.regress)
 
@@ -70,18 +71,8 @@ class RandomSubsets:
             like ``"L3.H1,4 L5.H0"``. Ties go to the subset that was drawn first.
         """
         heads = list(parse_heads(pool))
-        if len(heads) < self.size:
-            raise StudyError(
-                f"subsets of {self.size} heads need {self.size} heads to choose from, but there are {len(heads)}; "
-                "lower size, or widen heads"
-            )
-        if comb(len(heads), self.size) < self.number:
-            raise StudyError(
-                f"{len(heads)} heads have only {comb(len(heads), self.size)} subsets of {self.size}, but number is "
-                f"{self.number}; lower number, or widen heads"
-            )
+        subsets = self.subsets(heads)
         memory = Memory(evaluate, tasks)
-        subsets = self._draw(heads)
         ranking = memory([recipe.replace(heads=subset) for subset in subsets])
         best = int(ranking.order[0])
         names = [expression(subset) for subset in subsets]
@@ -96,7 +87,25 @@ class RandomSubsets:
                 on_round(done)
         return recipe.replace(heads=found), rounds
 
-    def _draw(self, heads: Sequence[Head]) -> list[tuple[Head, ...]]:
+    def _check(self, heads: int) -> None:
+        if heads < self.size:
+            raise StudyError(
+                f"subsets of {self.size} heads need {self.size} heads to choose from, but there are {heads}; lower "
+                "size, or widen heads"
+            )
+        if comb(heads, self.size) < self.number:
+            raise StudyError(
+                f"{heads} heads have only {comb(heads, self.size)} subsets of {self.size}, but number is "
+                f"{self.number}; lower number, or widen heads"
+            )
+
+    def subsets(self, heads: Sequence[Head]) -> list[tuple[Head, ...]]:
+        """Those that it draws.
+
+        Raises:
+            StudyError: If there are too few.
+        """
+        self._check(len(heads))
         chance = np.random.default_rng(self.seed)
         drawn: dict[tuple[int, ...], None] = {}  # keeps the order, and each subset once
         while len(drawn) < self.number:

@@ -58,14 +58,26 @@ class Refinement:
         if not (math.isfinite(self.errors) and self.errors >= 0):
             raise StudyError(f"errors must be a number of at least 0, not {self.errors}")
 
-    def images(self, pool: int, tasks: int) -> int:
+    def images(self, pool: int | Sequence[Head], tasks: int) -> int:
         """The most images that it asks for: those of ``start``, and the budget of the changes."""
         return self.start.images(pool, tasks) + self._budget(pool, tasks)
 
-    def _budget(self, pool: int, tasks: int) -> int:
-        if self.budget is not None:
-            return self.budget
-        return math.floor(self.share * self.start.images(pool, tasks))
+    def _budget(self, pool: int | Sequence[Head], tasks: int) -> int:
+        """The images that the changes may cost; :meth:`run` says what is refused."""
+        if tasks < 2:
+            raise StudyError(
+                f"changes are judged by differences over at least 2 tasks, but there is {tasks}; "
+                "add prompts, or search without refining"
+            )
+        budget = self.budget
+        if budget is None:
+            budget = math.floor(self.share * self.start.images(pool, tasks))
+        if budget < 2 * tasks:
+            raise StudyError(
+                f"the selection and one change of it are {2 * tasks} images on {tasks} tasks, but refining may cost "
+                f"{budget}; raise {'share' if self.budget is None else 'budget'}"
+            )
+        return budget
 
     def run(
         self, evaluate: Evaluate, pool: Sequence[Head], recipe: Recipe, tasks: int, on_round: OnRound | None = None
@@ -84,17 +96,7 @@ class Refinement:
             StudyError: With a single task, which tells no standard error; or if the budget pays for no change.
         """
         heads = list(parse_heads(pool))
-        if tasks < 2:
-            raise StudyError(
-                f"changes are judged by differences over at least 2 tasks, but there is {tasks}; "
-                "add prompts, or search without refining"
-            )
-        budget = self._budget(len(heads), tasks)
-        if budget < 2 * tasks:
-            raise StudyError(
-                f"the selection and one change of it are {2 * tasks} images on {tasks} tasks, but refining may cost "
-                f"{budget}; raise {'share' if self.budget is None else 'budget'}"
-            )
+        budget = self._budget(heads, tasks)
         memory = Memory(evaluate, tasks)
         found, trace = self.start.run(memory, heads, recipe, tasks, on_round)
         trial = Trial(memory, found, memory.images + budget, self.errors)

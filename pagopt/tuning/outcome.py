@@ -121,6 +121,7 @@ class Tuned:
         weights: How the model's were held, where it is not plain float32 (:class:`pagopt.models.Weights`).
         own_code: Tells whether rewards, or a model, of the user's own have changed
             (:meth:`pagopt.study.Study.own_code`).
+        model_files: Tells whether files of the model's folder may have changed (:func:`pagopt.models.model_files`).
     """
 
     tuning: str
@@ -146,6 +147,7 @@ class Tuned:
     references: dict[str, dict[str, float]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     own_code: list[str] = field(default_factory=list)
+    model_files: str = ""
 
     @property
     def held_out_prompts(self) -> list[str]:

@@ -21,7 +21,7 @@ from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.evaluate import together
 from pagopt.experiment import Run
 from pagopt.folder import Folder
-from pagopt.models import Weights
+from pagopt.models import Weights, model_files
 from pagopt.recipe import PLAIN
 from pagopt.report.reading import value_name
 from pagopt.results import Estimate
@@ -82,7 +82,8 @@ def tune(
                 f"a reward or model of your own has changed since the tuning in {out} was finished, and its trials "
                 "were judged as it was before: tune anew in another folder, with --out; --store may be this one's"
             )
-        return finished
+        if finished.model_files in ("", model_files(tuning.study.model)):
+            return finished
     run = TuningRun(tuning, name, folder, start, space, batch_size, options, store, offload=offload)
     run.artifacts.folder = Path(artifacts or out / "artifacts")
     try:
@@ -170,6 +171,7 @@ class TuningRun:
             references=means(("no guidance", "as it was"), first),
             weights=self.run.weights.to_dict(),
             own_code=self.run.own_code,
+            model_files=self.run.model_files,
         )
         if self.trainer.is_global_zero:
             try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import sys
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from peft import LoraConfig
 from tiny_sd3 import noise
+from tokenizers import normalizers
 
 import pagopt.models as models
 from pagopt.cli import main
@@ -185,6 +187,31 @@ def test_the_fingerprint_changes_with_whatever_changes_images(pipe):
     own.transformer.to("meta")
     with pytest.raises(ModelError, match="before offloading"):
         fingerprint(own)
+
+
+def test_what_a_tokenizer_does_with_a_text_counts_and_what_a_call_leaves_in_it_does_not():
+    pipe = load_pipeline("emoji")
+    names = {fingerprint(pipe)}
+    pipe("flat, sun", num_inference_steps=1, output_type="latent")
+    assert {fingerprint(pipe)} == names
+    rules = pipe.tokenizer.backend_tokenizer
+    before, exchange = rules.normalizer, normalizers.Replace("red", "blue")
+    for changed in ([exchange, before], [before, exchange]):
+        rules.normalizer = normalizers.Sequence(changed)
+        names.add(fingerprint(pipe))
+    rules.normalizer = before
+    assert fingerprint(pipe) in names
+    pipe.tokenizer.truncation_side = "left"
+    names.add(fingerprint(pipe))
+    assert len(names) == 4
+
+
+def test_the_rules_of_the_embedded_tokenizers_are_those_that_do_not_count(monkeypatch):
+    """Recipes and stores know its fingerprint from before rules counted."""
+    pipe = load_pipeline("emoji")
+    now = fingerprint(pipe)
+    monkeypatch.setattr(sys.modules["pagopt.models.fingerprint"], "_rules", lambda tokenizer: "")
+    assert fingerprint(pipe) == now
 
 
 def test_a_single_head_that_is_cut_off_makes_another_model():

@@ -81,6 +81,34 @@ def test_what_a_function_carries_is_in_its_key() -> None:
     assert FunctionReward(make(object()), arguments={"by": "this"}).key()
 
 
+def test_files_that_arguments_name_are_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether given or a default, alone or in a list; of a folder the files in it."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "def gain(images, prompts, table='t.json', more=()): return [len(table)] * len(images)\n"
+        "class Gain:\n"
+        "    def __init__(self, table): self.table = table\n"
+        "    def __call__(self, images, prompts): return [len(self.table)] * len(images)\n"
+    )
+    Path("folder").mkdir()
+
+    def keys() -> list[str]:
+        given = [{}, {"table": "t.json"}, {"table": "none.json", "more": [["t.json"]]}, {"table": "folder"}]
+        loaded = [load_reward("mine.py:gain", **args) for args in given]
+        loaded += [load_reward("mine.py:Gain", table="t.json"), FunctionReward(functools.partial(redness, by="t.json"))]
+        return [reward.key() for reward in (*loaded, load_reward("mine.py:gain", table="none.json"))]
+
+    seen = [keys()]
+    for text in ("1", "2"):
+        for folder in (".", "folder"):
+            Path(folder, "t.json").write_text(text)
+        seen.append(keys())
+        assert keys() == seen[-1]
+    *changing, fixed = zip(*seen, strict=True)
+    assert [len(set(one)) for one in changing] == [3] * 6
+    assert len(set(fixed)) == 1
+
+
 def test_code_typed_in_has_a_key() -> None:
     keys = []
     for number in (1, 1, 2):

@@ -1,12 +1,16 @@
-"""A finished run is known as such at once, unless a reward of the user's has changed since."""
+"""A finished run is known as such at once, unless a reward of the user's, or the model, has changed since."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pagopt.errors import RewardError, StudyError
 from pagopt.experiment import Run, run_study
@@ -59,6 +63,32 @@ def test_only_ones_own_rewards_are_looked_at(tmp_path: Path, monkeypatch: pytest
     (key,) = own_keys([RewardSpec("mine.py:warmth"), RewardSpec("brightness")])
     Path("mine.py").write_text(WARMTH.format(2), encoding="utf-8")
     assert own_keys([RewardSpec("mine.py:warmth")]) != [key]
+
+
+def test_other_weights_in_the_models_folder_are_drawn_anew(study: Study, tiny_model: Path, tmp_path: Path) -> None:
+    """Files that were only touched cost a look: nothing is drawn. Nor do results that know nothing of files."""
+    folder, out = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_model, folder)
+    (weights,) = (folder / "transformer").glob("*.safetensors")
+    own = replace(study, model=str(folder))
+    first = run_study(own, "own", out, trainer=CPU)
+    assert run_study(own, "own", out, trainer=CPU) == first
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "note").touch()
+    assert run_study(own, "own", out, trainer=CPU) == first
+    os.utime(weights, (1, 1))
+    touched = run_study(own, "own", out, trainer=CPU)
+    assert touched.images_generated == 0
+    assert (touched.methods, touched.fingerprint) == (first.methods, first.fingerprint)
+    save_file({name: 1.5 * value for name, value in load_file(weights).items()}, weights)
+    scaled = run_study(own, "own", out, trainer=CPU)
+    assert scaled.images_generated == first.images_generated
+    assert scaled.fingerprint != first.fingerprint
+    os.utime(weights, (1, 1))
+    file = out / "results.json"
+    older = {key: value for key, value in json.loads(file.read_text()).items() if key != "model_files"}
+    file.write_text(json.dumps(older))
+    assert run_study(own, "own", out, trainer=CPU) == replace(scaled, model_files="")
 
 
 def test_a_folder_without_a_finished_run_is_free(study: Study, tmp_path: Path) -> None:

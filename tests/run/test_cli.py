@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def test_search_prints_what_it_found(capsys: pytest.CaptureFixture[str], study_f
     status, text, _ = run(capsys, *words)
     assert status == 0
     assert "nothing: this run was finished before" in text
+
+
+def test_another_process_does_not_wait_for_the_results(
+    capsys: pytest.CaptureFixture[str], study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one may still be writing them."""
+    found = SimpleNamespace(images_generated=0, seconds=0.0)
+    monkeypatch.setattr("pagopt.cli.search.run_study", lambda *asked: found)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert run(capsys, "search", study_file, "--out", tmp_path / "run", *CPU)[:2] == (0, "")
 
 
 def test_search_refuses_in_one_line(capsys: pytest.CaptureFixture[str], study_file: Path, tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from pagopt.atlas import Atlas, run_atlas
 from pagopt.atlas.findings import MOVED
 from pagopt.errors import GuidanceError
 from pagopt.evaluate import Evaluator, make_trainer
-from pagopt.experiment import run_study
+from pagopt.experiment import Run, run_study
+from pagopt.folder import Folder
 from pagopt.models import load_pipeline
-from pagopt.recipe import Recipe
-from pagopt.render import Renderer
+from pagopt.plan import Trial
+from pagopt.recipe import PLAIN, Recipe
+from pagopt.render import Renderer, Task
 from pagopt.store import Store
 from pagopt.study import Study
 
@@ -44,17 +46,50 @@ def test_an_atlas_says_that_it_moves_nothing(pruned: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore:perturbing")
-def test_a_search_goes_past_it(pruned: Path, study: Study, tmp_path: Path) -> None:
-    results = run_study(replace(study, model=str(pruned)), "pruned", tmp_path / "run", trainer=CPU)
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_a_search_goes_past_it(pruned: Path, study: Study, tmp_path: Path, batch_size: int) -> None:
+    """In batches of two some hold nothing but heads that do nothing."""
+    some = replace(study, model=str(pruned), heads="L1.H0-1 L2.H0-1", compare_layers=False)
+    results = run_study(some, "pruned", tmp_path / "run", batch_size, trainer=CPU)
     scores = results.rounds[0].scores
     assert scores["L1.H0"].mean == scores["L2.H1"].mean == pytest.approx(results.baseline.mean)
-    assert scores["L0.H0"].mean != scores["L1.H0"].mean
+    assert scores["L1.H1"].mean != scores["L1.H0"].mean
 
 
-def test_if_none_does_anything_it_is_an_error(pruned: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_if_none_does_anything_it_is_an_error(pruned: Path, tmp_path: Path, batch_size: int) -> None:
+    """So it is when the store has the images, as in a run that goes on."""
     renderer = Renderer(load_pipeline(str(pruned)), steps=2)
-    one, other = Recipe("L1.H0", cfg=1.0), Recipe("L2.H1", cfg=1.0)
+    still, tasks = [Recipe("L1.H0", cfg=1.0), Recipe("L2.H1", cfg=1.0)], [Task("house", 0), Task("cat", 1)]
+    with Store(tmp_path / "store") as store:
+        for recipes in (still[:1], still, still):
+            lax = Evaluator(renderer, {}, store, make_trainer(**CPU), batch_size, strict=False)
+            context = (
+                pytest.warns(UserWarning, match=r"perturbing L1\.H0")
+                if len(recipes) == 1
+                else pytest.raises(GuidanceError, match="none of 2 recipes changes anything")
+            )
+            with context:
+                lax([PLAIN, *recipes], tasks)
+
+
+@pytest.mark.filterwarnings("ignore:perturbing")
+def test_once_a_recipe_did_something_others_may_do_nothing(pruned: Path, tmp_path: Path) -> None:
+    """As at the end of a race, where those may be left that do no harm."""
+    renderer = Renderer(load_pipeline(str(pruned)), steps=2)
+    still, task = [Recipe("L1.H0", cfg=1.0), Recipe("L2.H1", cfg=1.0)], Task("house", 0)
     with Store(tmp_path / "store") as store:
         lax = Evaluator(renderer, {}, store, make_trainer(**CPU), strict=False)
-        with pytest.raises(GuidanceError, match="none of 2 recipes changes anything"):
-            lax.module._report([one, other], {one, other})
+        lax([*still, Recipe("L0.H0", cfg=1.0)], [task])
+        lax(still, [task, Task("cat", 1)])
+
+
+def test_a_plan_draws_it_like_any_other(pruned: Path, study: Study, tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "run", {})
+    run = Run(replace(study, model=str(pruned)), "pruned", folder, 16, CPU, quiet=True)
+    trial = Trial(run)
+    try:
+        assert trial.seconds([Recipe("L2.H0"), Recipe("L2.H1")], run.tasks, least=0.0) > 0
+    finally:
+        trial.close()
+        run.close()

@@ -14,7 +14,7 @@ from pagopt.comparison.compute import block_evaluations
 from pagopt.errors import UnknownName
 from pagopt.experiment import Run, run_study
 from pagopt.folder import Folder, configuration
-from pagopt.plan import GPUS, Plan, make_plan
+from pagopt.plan import GPUS, Plan, Stage, make_plan
 from pagopt.study import Study
 
 TRAINER = {"accelerator": "cpu"}
@@ -87,6 +87,48 @@ def test_a_race_and_a_budget_say_at_most(study: Study, tmp_path: Path) -> None:
     short = plan_of(replace(study, budget="40-images"), tmp_path / "b")
     assert not short.exact
     assert short.images <= 40
+
+
+def search_of(plan: Plan) -> Stage:
+    (stage,) = (stage for stage in plan.stages if stage.name == "search")
+    return stage
+
+
+def test_layers_are_counted_as_layers(study: Study, tmp_path: Path, asked: Callable[[], int]) -> None:
+    swept = replace(study, search="layers")
+    stage = search_of(plan_of(swept, tmp_path / "plan"))
+    assert stage.images == 2 * (3 + 2 + 1)
+    layers, base = [f"L{layer}.H0-1" for layer in range(3)], study.recipe()
+    first = [block_evaluations(base.replace(heads=layer), 3, 2) for layer in layers]
+    assert stage.evaluations == pytest.approx((sum(first) / 3 + max(first)) / 2)
+    run_study(swept, "tiny", tmp_path / "run", trainer=TRAINER)
+    assert asked() <= plan_of(swept, tmp_path / "again").images
+
+
+def test_the_subsets_of_a_random_search_are_those_that_it_draws(study: Study, tmp_path: Path) -> None:
+    randomly = replace(study, search="random", search_options={"size": 2, "number": 7})
+    stage = search_of(plan_of(randomly, tmp_path / "plan"))
+    results = run_study(randomly, "tiny", tmp_path / "run", trainer=TRAINER)
+    drawn = [block_evaluations(study.recipe().replace(heads=name), 3, 2) for name in results.rounds[0].scores]
+    assert (stage.images, stage.evaluations) == (7 * 2, pytest.approx(sum(drawn) / 7))
+
+
+@pytest.mark.parametrize("search", ["lookahead", "refinement"])
+def test_other_searches_cost_at_most_what_the_plan_says(search: str, study: Study, tmp_path: Path) -> None:
+    other = replace(study, search=search, rounds=1)
+    plan = plan_of(other, tmp_path / "plan")
+    assert 3 * 2 < search_of(plan).evaluations <= 2 * 3 * 2
+    assert run_study(other, "tiny", tmp_path / "run", trainer=TRAINER).images_generated <= plan.images
+
+
+def test_a_plan_follows_a_race_within_its_budget(study: Study, tmp_path: Path) -> None:
+    """With another number of images it races differently."""
+    raced, out = replace(study, search="racing", prompts=list("abcdef"), budget="100-images"), tmp_path / "run"
+    results = run_study(raced, "tiny", out, trainer=TRAINER)
+    (out / "results.json").unlink()
+    stage = search_of(plan_of(raced, out))
+    seen = sum(sum(done.tasks.values()) + 6 for done in results.rounds)
+    assert stage.stored == seen > search_of(plan_of(replace(raced, budget=None), out)).stored
 
 
 def test_another_gpu_is_arithmetic(study: Study, tmp_path: Path) -> None:

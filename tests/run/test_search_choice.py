@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from pagopt.folder import Folder, configuration
 from pagopt.recipe import Recipe
 from pagopt.results import load_results
 from pagopt.reward import RewardSpec
-from pagopt.search import SEARCHES, HeadHunter
+from pagopt.search import SEARCHES, HeadHunter, Lookahead, Racing, Refinement, Search
 from pagopt.search.budget import Allowance, Budget, Spending, Spent, search_within
 from pagopt.study import Study
 from tests.search.landscape import World
@@ -187,6 +189,38 @@ def test_other_budgets_are_refused(text: str) -> None:
         Budget.parse(text)
 
 
+def test_a_first_look_counts_as_the_steps_that_it_takes(study: Study, tmp_path: Path) -> None:
+    """Of three steps 0.5 is two."""
+    raced = replace(study, search="racing", search_options={"cheap": 0.5}, steps=3, rounds=1)
+    assert raced.searcher() == Racing(1, 1, cheap=2 / 3)
+    fixed = 2 * (1 + 1 + 3) + 4 * 3
+    look, checked, race = math.ceil(2 / 3 * 12), 12, 12 + 2
+    out, paid = tmp_path / "run", replace(raced, budget=f"{fixed + look + checked + race}-images")
+    results = run_study(paid, "tiny", out, trainer=TRAINER)
+    assert "67% of the steps" in results.rounds[0].note
+    assert f"A budget counts its 12 images as {look}." in results.rounds[0].note
+    short = replace(paid, budget=f"{fixed + look + checked + race - 1}-images")
+    with pytest.raises(StudyError, match=f"draws at least {look + checked + race} images with it"):
+        run_study(short, "tiny", tmp_path / "short", trainer=TRAINER)
+    with pytest.raises(StudyError, match=r"cheap: 0\.9 of 2 steps is all of them"):
+        replace(raced, search_options={"cheap": 0.9}, steps=2)
+
+
+@pytest.mark.parametrize(
+    ("search", "first", "second"), [(HeadHunter(2, 2), 6 + 1, 4 + 1), (Lookahead(2, 3), 6 + 3, 4 + 3)]
+)
+@pytest.mark.parametrize("wrap", [False, True])
+def test_a_round_is_paid_as_a_whole_or_not_begun(search: Search, first: int, second: int, wrap: bool) -> None:
+    spending = Spending(fixed=0, reserved=0, drawn=0, start=0.0, agree=lambda value: value)
+    for images, rounds in ((4 * (first + second) - 1, 1), (4 * (first + second), 2)):
+        world = World(0, heads=6, tasks=4)
+        asked = Refinement(search) if wrap else search
+        args = (world, world.pool, Recipe(), 4, lambda done: None)
+        _, trace = search_within(Budget(images=images), spending, asked, *args)
+        assert len(trace) == rounds
+        assert len(world.drawn) <= 4 * (first + second * (rounds - 1))
+
+
 def test_an_allowance_draws_nothing_beyond_images_or_time() -> None:
     world = World(0, heads=6, tasks=4)
     recipes = [Recipe(heads=(head,)) for head in world.pool[:3]]
@@ -225,11 +259,33 @@ def test_rounds_for_which_there_are_too_few_heads_are_refused_before_anything_is
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"search": "random"}, "subsets of 9 heads need 9 heads to choose from, but there are 6"),
+        ({"search": "random", "search_options": {"size": 2}}, "have only 15 subsets of 2, but number is 128"),
+        ({"search": "refinement", "prompts": ["house"]}, "over at least 2 tasks, but there is 1"),
+        ({"search": "refinement", "search_options": {"budget": 3}}, r"are 4 images on 2 tasks, .* may cost 3"),
+        ({"search": "layers", "rounds": 4}, "4 rounds need 4 layers to choose from, but there are 3"),
+        ({"search": "racing", "search_options": {"seed": -1}}, "seed must be a whole number of at least 0, not -1"),
+        ({"search": "racing", "search_options": {"seed": 1.5}}, r"seed must be a whole number .* not 1\.5"),
+        ({"search": "racing", "search_options": {"budget": 9.5}}, r"budget must be a whole number .* not 9\.5"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_drawn(
+    asked: dict[str, Any], says: str, study: Study, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError, match=says):
+        run_study(replace(study, **asked), "tiny", tmp_path / "run", trainer=TRAINER)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_first_look_draws_fewer_steps(study: Study, tmp_path: Path) -> None:
     out = tmp_path / "run"
     raced = replace(study, search="racing", search_options={"cheap": 0.5, "share": 1.0}, rounds=1)
     results = run_study(raced, "tiny", out, trainer=TRAINER)
     assert "A first look at all heads with 50% of the steps" in results.rounds[0].note
+    assert "A budget counts its 12 images as 6." in results.rounds[0].note
     database = sqlite3.connect(out / "store" / "index.sqlite")
     steps = [json.loads(row[0])["steps"] for row in database.execute("SELECT description FROM images")]
     database.close()

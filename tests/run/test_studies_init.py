@@ -38,8 +38,7 @@ def test_every_shipped_study_says_what_it_costs_and_found(info) -> None:  # type
         _, options, made = parse([info.file], search_parser(), find_study)
         study = requested(info.name, options, made).study
         head_map = head_map_of(study.model)
-        pool = head_map.select(study.heads)
-        images = sum(study.images(len(pool), len({head.block for head in pool})).values())
+        images = sum(study.images(head_map.select(study.heads)).values())
     else:
         tuning = read([info.file], tune_parser()).tuning
         start = find_start(tuning)

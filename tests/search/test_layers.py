@@ -99,4 +99,6 @@ def test_refuses_what_cannot_be() -> None:
     world = World(0, heads=12, tasks=2)
     with pytest.raises(StudyError, match="3 rounds need 3 layers to choose from, but there are 2; lower rounds"):
         LayerSweep(3).run(world, world.pool, Recipe(), 2)
+    with pytest.raises(StudyError, match="3 rounds need 3 layers to choose from, but there are 2; lower rounds"):
+        LayerSweep(3).images(world.pool, 2)
     assert not world.drawn

@@ -190,6 +190,8 @@ def test_the_same_seed_races_alike() -> None:
         ({"share": 0.0}, "share must be above 0"),
         ({"start": 1.5}, "start must be above 0 and at most 1, not 1.5"),
         ({"rescue": -0.1}, "rescue must be from 0 to 1"),
+        ({"budget": 0}, "budget must be a whole number of at least 1, not 0"),
+        ({"seed": 1.5}, "seed must be a whole number of at least 0, not 1.5"),
         ({"cheap": 1.0}, "cheap must be above 0 and below 1"),
         ({"confidence": 1.0}, "confidence must be at least 0.5 and at most 0.99975, not 1.0: .* 4000 draws"),
         ({"confidence": 0.9999}, "confidence must be at least 0.5 and at most 0.99975"),

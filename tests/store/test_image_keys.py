@@ -66,11 +66,19 @@ def test_recipe_prompt_and_seed(named: Callable[..., str], plain: Generation) ->
     assert generation.key(JOB) == named() == generation.key(Job(RECIPE.replace(cfg=None), JOB.task))
 
 
+def tiled(pipe: Any, **sizes: Any) -> None:
+    pipe.vae.enable_tiling()
+    for name, value in sizes.items():
+        assert getattr(pipe.vae, name) != value
+        setattr(pipe.vae, name, value)
+
+
 def test_settings_of_the_renderer(named: Callable[..., str], store: Store, tiny_model: Path) -> None:
     keys = [named(**change) for change in ({}, {"steps": 3}, {"height": 8}, {"width": 8})]
     keys.append(Generation(Renderer(load_pipeline(str(tiny_model)), steps=2), {}, store, "bf16-true").key(JOB))
     keys.append(named(change=lambda pipe: pipe.to(torch.bfloat16)))
-    keys.append(named(change=lambda pipe: pipe.vae.enable_tiling()))
+    keys += [named(change=tiled), named(change=lambda pipe: tiled(pipe, tile_sample_min_size=4))]
+    keys.append(named(change=lambda pipe: tiled(pipe, tile_overlap_factor=0.5)))
     assert len(set(keys)) == len(keys)
 
 

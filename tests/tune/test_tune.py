@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from scipy import stats
 
 from pagopt.errors import StudyError
@@ -89,6 +92,23 @@ def test_a_finished_one_returns_at_once_and_more_trials_go_on(
     assert more.images_generated == 0
     assert plain(more.trials) == plain(tuned.trials)
     assert more.recipe == tuned.recipe
+
+
+def test_a_finished_one_of_other_weights_is_refused(make: Make, tiny_model: Path, tmp_path: Path) -> None:
+    """Weights that were only copied or touched are looked at, and are the same."""
+    folder, out = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_model, folder)
+    (weights,) = (folder / "transformer").glob("*.safetensors")
+    few = make(study={"model": str(folder)}, trials=2)
+    first = tune(few, "tiny", out, trainer=TRAINER)
+    os.utime(weights, (1, 1))
+    touched = tune(few, "tiny", out, trainer=TRAINER)
+    assert touched.images_generated == 0
+    assert plain(touched.trials) == plain(first.trials)
+    save_file({name: 1.5 * value for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(StudyError, match="of something else:\n  model_fingerprint: there"):
+        tune(few, "tiny", out, trainer=TRAINER)
+    assert load_tuned(out / "results.json") == touched
 
 
 def test_an_interrupted_one_goes_on_to_the_same_trials(
