@@ -247,7 +247,7 @@ def read_prompts(path: str | Path) -> list[str]:
         StudyError: If the file cannot be read, holds no prompt, or one twice.
     """
     try:
-        lines = Path(path).read_bytes().decode("utf-8-sig").splitlines()
+        lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
         raise StudyError(f"cannot read the prompts in {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

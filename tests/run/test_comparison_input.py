@@ -115,8 +115,8 @@ def test_every_best_of_n_has_a_name_of_its_own() -> None:
 
 def test_prompts_are_read_line_by_line(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_bytes("\ufeff# new ones\nflat, cat face\n\n  flat, café \r\n".encode())
-    assert read_prompts(file) == ["flat, cat face", "flat, café"]
+    file.write_bytes("\ufeff# new ones\nflat, cat face\n\n  flat, café \r\nflat, sun\u2028moon\n".encode())
+    assert read_prompts(file) == ["flat, cat face", "flat, café", "flat, sun\u2028moon"]
     for content, message in (
         (b"# nothing\n\n", "holds no prompt"),
         (b"a\nb\n\na\n", "'a' in lines 1 and 4"),
