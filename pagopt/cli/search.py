@@ -178,7 +178,7 @@ def show(results: Results, out: Path, drawn: str) -> None:
     columns = [estimates([Estimate.of(values, prompts) for values in column]) for column in held_out]
     columns += map(list, zip(*compared([method.name for method in results.methods], results.tests), strict=True))
     for number, method in enumerate(results.methods):
-        words = missed(results.held_out_limits, held_out_means(method))
+        words = missed(results.held_out_limits, held_out_means(method, prompts))
         standing = ["missed" if words else "met"] if results.held_out_limits else []
         cells = [column[number] for column in columns]
         table.add_row(method.name, *cells, *standing, style="bold" if method is found else None)
