@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from pagopt.errors import StudyError
+from pagopt.evaluate import precision_of
 from pagopt.files import write_text
 from pagopt.results import Results, load_results
 from pagopt.study import Study
@@ -21,7 +22,7 @@ OWNERS = {"study": "search", "tune": "tune", "evaluate": "evaluate", "atlas": "a
 
 def configuration(study: Study, name: str, options: dict[str, Any]) -> dict[str, Any]:
     """What the folder of a run belongs to, as plain data."""
-    return {"study": name, **study.to_dict(), "precision": str(options.get("precision") or "32-true")}
+    return {"study": name, **study.to_dict(), "precision": precision_of(options)}
 
 
 class Folder:

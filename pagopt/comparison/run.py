@@ -17,7 +17,7 @@ from pagopt.comparison.outcome import Measure, Outcome, Standing
 from pagopt.comparison.reference import Distances, Extractor, first_extractor, measure, read_references
 from pagopt.comparison.statistics import Difference, difference
 from pagopt.errors import PagoptError, RecipeError, StudyError
-from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, together
+from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, precision_of, together
 from pagopt.models import family_of, load_model
 from pagopt.paired import holm, standard_error
 from pagopt.recipe import PLAIN
@@ -101,7 +101,7 @@ class Run:
         self.baselines = Baselines(comparison, self.head_map, self.renderer.steps, self.signs)
         self.leads = self.trainer.is_global_zero
         if self.leads:
-            folder.claim(self._config(store, str(options.get("precision") or "32-true")))
+            folder.claim(self._config(store, precision_of(options)))
         self.store = Store(store)
         self.progress = Progress(self.baselines.jobs(), disable=not self.leads)
         self.trainer.callbacks.append(self.progress)
