@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from pagopt import checked
 from pagopt.errors import PagoptError, RewardError
 
 __all__ = ["BESIDE", "find_images", "find_prompts", "read_image", "read_prompts"]
@@ -111,10 +112,10 @@ def find_prompts(images: Sequence[Path], prompt: str, source: str | None) -> lis
             apple.txt for apple.png.
 
     Raises:
-        PagoptError: If an image has no prompt, or its file cannot be read.
+        PagoptError: If an image has no prompt, or its prompt cannot be read.
     """
     if source is None:
-        return [prompt] * len(images)
+        return [checked.prompt(prompt)] * len(images)
     known: Mapping[Path, str]
     if source == BESIDE:
         texts = {image: image.with_suffix(".txt") for image in images}
@@ -128,7 +129,7 @@ def find_prompts(images: Sequence[Path], prompt: str, source: str | None) -> lis
     if lacking:
         more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         raise PagoptError(f"there is {where} {', '.join(lacking[:5])}{more}")
-    return [known[image] for image in images]
+    return [checked.prompt(known[image]) for image in images]
 
 
 def _text(path: Path) -> str:
