@@ -21,6 +21,7 @@ __all__ = [
     "no_duplicates",
     "number",
     "options",
+    "prompt",
     "scalar",
     "seed",
     "sorted_strengths",
@@ -101,6 +102,22 @@ def _option(value: Any) -> Option | None:
     if isinstance(value, numbers.Real) and math.isfinite(value):
         return float(value) + 0.0  # -0.0 becomes 0.0
     return None
+
+
+def prompt(value: Any) -> str:
+    """A text that can be written down.
+
+    Raises:
+        StudyError: If it is none, or has a part that is no character.
+    """
+    if not isinstance(value, str):
+        raise StudyError(f"a prompt is a text, not {value!r} ({type(value).__name__})")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        part = value[error.start : error.end]
+        raise StudyError(f"the prompt {value!r} is no text in UTF-8: {part!r} is no character") from None
+    return value
 
 
 def seed(value: Any, name: str = "a seed") -> int:

@@ -34,7 +34,7 @@ from pagopt.search.budget import Budget, Spending, search_within
 from pagopt.search.candidates import found_order
 from pagopt.store import Store
 from pagopt.study import Study
-from pagopt.summary import evidence, paired_test, scores_table
+from pagopt.summary import evidence, held_out_means, paired_test, scores_table
 
 __all__ = ["Run", "run_study"]
 
@@ -234,6 +234,7 @@ class Run:
 
     def _results(self, candidates: Sequence[Candidate], rounds: list[Round], seconds: float) -> Results:
         tasks = self.study.held_out_tasks() or self.tasks
+        prompts = [task.prompt for task in tasks]
         recipes = [candidate.recipe for candidate in candidates]
         tables = self.judge(recipes, tasks)
         objective = self.objective.combine({label: tables[label] for label in self.objective.rewards}, self.baseline)
@@ -261,7 +262,7 @@ class Run:
             held_out_tasks=[(task.prompt, task.seed) for task in tasks],
             rounds=rounds,
             methods=methods,
-            tests=[paired_test(methods[-1], other, [task.prompt for task in tasks]) for other in methods[:-1]],
+            tests=[paired_test(methods[-1], other, prompts) for other in methods[:-1]],
             images_generated=sum(one.images_generated for one in (self.evaluator, self.judge, *self.cheaper.values())),
             seconds=round(seconds, 1),
             baseline=Estimate.of(
@@ -270,7 +271,7 @@ class Run:
             combine=self.study.combine,
             limits=self.objective.limits(self.baseline),
             # The first method is no guidance.
-            held_out_limits=self.objective.limits(self.baseline, {label: table[0] for label, table in tables.items()}),
+            held_out_limits=self.objective.limits(self.baseline, held_out_means(methods[0], prompts)),
             weights=self.weights.to_dict(),
             own_code=self.own_code,
             model_files=self.model_files,

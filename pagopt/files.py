@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 from PIL import Image
@@ -16,22 +16,25 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data`` to ``path`` through a temporary file beside it, then rename.
 
     Args:
-        path: Target; its folder is created.
+        path: Target; its folder is created. A link stays one, and what it points at is written; so are a device and a
+            pipe, which nothing replaces.
         data: Content.
 
     Raises:
         OSError: As the system says it (no space, no permission); the old content then still stands.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".pagopt-{uuid.uuid4().hex}")  # short, whatever the target is called
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from pagopt.errors import StudyError
+from pagopt.evaluate import precision_of
 from pagopt.files import write_text
 from pagopt.models import model_files
 from pagopt.results import Results, load_results
@@ -16,10 +17,13 @@ from pagopt.study import Study
 
 __all__ = ["Folder", "Outputs", "configuration"]
 
+OWNERS = {"study": "search", "tune": "tune", "evaluate": "evaluate", "atlas": "atlas"}
+"""The command that made a folder, by the key in its ``config.yaml`` that says so."""
+
 
 def configuration(study: Study, name: str, options: dict[str, Any]) -> dict[str, Any]:
     """What the folder of a run belongs to, as plain data."""
-    return {"study": name, **study.to_dict(), "precision": str(options.get("precision") or "32-true")}
+    return {"study": name, **study.to_dict(), "precision": precision_of(options)}
 
 
 class Folder:
@@ -27,7 +31,7 @@ class Folder:
 
     Args:
         path: The folder; it is created.
-        config: What the study asks for, as plain data.
+        config: What the study asks for, as plain data; the first key is the command's among ``OWNERS``.
 
     Raises:
         StudyError: If the folder holds something else.
@@ -37,9 +41,8 @@ class Folder:
         self.path = path
         self.config = config
         self._stale = False
-        known = path / "config.yaml"
-        if known.exists():
-            self._check(yaml.safe_load(known.read_text(encoding="utf-8")))
+        if (path / "config.yaml").exists():
+            self._check(_config(path))
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise StudyError(f"{path} is not empty and holds no pagopt run; choose another folder with --out")
 
@@ -61,7 +64,7 @@ class Folder:
             StudyError: If another run has claimed it meanwhile, which it may as long as nothing is finished.
         """
         file = self.path / "config.yaml"
-        if file.exists() and file.read_text(encoding="utf-8") != self._text():
+        if file.exists() and file.read_bytes() != self._text().encode():
             raise StudyError(
                 f"another run with other options has taken {self.path} meanwhile. What is drawn and scored is kept: "
                 "the same command with another --out, and --store at this one's, writes the results at once"
@@ -84,9 +87,10 @@ class Folder:
     def _text(self) -> str:
         return str(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
-    def _check(self, other: Any) -> None:
-        if not isinstance(other, dict):
+    def _check(self, other: dict[str, Any] | None) -> None:
+        if other is None:
             raise StudyError(f"{self.path / 'config.yaml'} is damaged; choose another folder with --out")
+        _check_owner(self.path, other, next(iter(self.config)), "pagopt run")
         names = [name for name in {**self.config, **other} if self.config.get(name) != other.get(name)]
         if not (self.path / "results.json").exists():
             return  # nothing was finished that another study could replace; what is drawn lies in the store
@@ -112,9 +116,9 @@ class Outputs:
     """
 
     def __init__(self, path: Path, mark: str, noun: str) -> None:
-        self.path, self.mark = path, mark
-        if path.exists() and not (path.is_dir() and self._is_ours()):
-            raise StudyError(f"{path} is not empty and holds no {noun}; choose another folder with --out")
+        self.path = path
+        if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {"store"}):
+            _check_owner(path, _config(path) or {}, mark, noun)
 
     def claim(self, config: dict[str, Any]) -> None:
         """Write what was asked for, as ``config.yaml``."""
@@ -138,11 +142,20 @@ class Outputs:
                 "folder with --out, and run again"
             ) from error
 
-    def _is_ours(self) -> bool:
-        if not {path.name for path in self.path.iterdir()} - {"store"}:
-            return True
-        try:
-            data = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            return False
-        return isinstance(data, dict) and self.mark in data
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    """What ``config.yaml`` says; ``None`` if it cannot be read, or says nothing by name."""
+    try:
+        data = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _check_owner(folder: Path, config: dict[str, Any], mark: str, noun: str) -> None:
+    """Refuse what the command of this mark has not made."""
+    if mark in config:
+        return
+    others = [command for key, command in OWNERS.items() if key in config]
+    what = f"holds what `pagopt {others[0]}` made" if others else f"is not empty and holds no {noun}"
+    raise StudyError(f"{folder} {what}; choose another folder with --out")

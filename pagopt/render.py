@@ -54,9 +54,7 @@ class Task(_Task):
     __slots__ = ()
 
     def __new__(cls, prompt: str, seed: int) -> Task:
-        if not isinstance(prompt, str):
-            raise StudyError(f"a prompt is a text, not {prompt!r} ({type(prompt).__name__})")
-        return super().__new__(cls, prompt, checked.seed(seed))
+        return super().__new__(cls, checked.prompt(prompt), checked.seed(seed))
 
 
 class Job(NamedTuple):

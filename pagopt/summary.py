@@ -110,9 +110,9 @@ def passing(results: Results, done: Round) -> list[str] | None:
     return [head for head in done.ranked() if not missed(results.limits, done.means(head))]
 
 
-def held_out_means(method: Method) -> dict[str, float]:
-    """A method's mean of each reward over the held-out tasks."""
-    return {label: Estimate.of(values).mean for label, values in method.rewards.items()}
+def held_out_means(method: Method, prompts: Sequence[str]) -> dict[str, float]:
+    """A method's mean of each reward over the held-out tasks, whose prompts these are; over prompts, as in tables."""
+    return {label: Estimate.of(values, prompts).mean for label, values in method.rewards.items()}
 
 
 def thresholds(results: Results) -> Verdict:
@@ -131,7 +131,8 @@ def thresholds(results: Results) -> Verdict:
     fine = True
     found = {label: score.mean for label, score in results.rounds[-1].score_parts.items()} if results.rounds else {}
     tested = [("search tasks", results.limits, found)] if found else []
-    tested.append(("held-out tasks", results.held_out_limits, held_out_means(results.methods[-1])))
+    means = held_out_means(results.methods[-1], results.held_out_prompts)
+    tested.append(("held-out tasks", results.held_out_limits, means))
     for where, limits, means in tested:
         words = missed(limits, means)
         fine = fine and not words
@@ -168,7 +169,7 @@ def scores_table(results: Results) -> str:
                 numbers = [f"{part.mean:.6g}", f"{part.se:.6g}", int(head in done.chosen)]
                 table.writerow([*row, *numbers, *passes(results.limits, means, label)])
     for method in results.methods:
-        means = held_out_means(method)
+        means = held_out_means(method, results.held_out_prompts)
         for i, (prompt, seed) in enumerate(results.held_out_tasks):
             for label, values in {"": method.objective, **method.rewards}.items():
                 row = ["held-out", method.name, "", prompt, str(seed), label or "objective", f"{values[i]:.6g}", "", ""]

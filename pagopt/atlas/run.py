@@ -20,7 +20,7 @@ from pagopt.atlas.atlas import Atlas
 from pagopt.atlas.drawing import draw_effects, draw_pictures
 from pagopt.atlas.findings import MOVED, Effect, Findings, effects_of
 from pagopt.atlas.page import shown_tasks, small_pictures, write_page
-from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer
+from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, precision_of
 from pagopt.files import write_png, write_text
 from pagopt.folder import Outputs
 from pagopt.looks import SINGLE, Looks, distances
@@ -65,7 +65,7 @@ def run_atlas(
     outputs = Outputs(out, "atlas", "atlas")
     rewards = Objective(atlas.specs).rewards if atlas.specs else {}
     options = trainer or {}
-    precision = str(options.get("precision") or "32-true")
+    precision = precision_of(options)
     dtype, options = at_load(atlas.dtype, options)
     runner = make_trainer(**options)  # before the model is loaded, since that may take minutes
     pipe, weights = load_model(atlas.model, dtype, atlas.quantize)

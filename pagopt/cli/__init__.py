@@ -15,8 +15,10 @@ import warnings
 from functools import partial
 
 from rich.console import Console
+from rich.text import Text
 
 import pagopt
+from pagopt.cli.printing import new_console
 from pagopt.errors import PagoptError, Terminated, UnknownName
 
 __all__ = ["main"]
@@ -67,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(pagopt.__version__)
         return 0
     # Other ranks of a distributed run fail for the same reason: rank 0 says it.
-    console = Console(stderr=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    console = new_console(stderr=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
     # Read by the libraries while they are imported; whoever sets them means it. Loading bars show after two seconds.
     for name, value in {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "TQDM_DELAY": "2"}.items():
         os.environ.setdefault(name, value)
@@ -83,8 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         _quieten_libraries()
         status = command.main(words[1:])
     except PagoptError as error:
-        console.print("[bold red]error:[/]", end=" ")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        console.print(Text("error: ", "bold red") + Text(str(error)), soft_wrap=True)
         return 2
     except KeyboardInterrupt as stop:
         console.print("\nstopped; what is finished is kept, and the same command goes on from there")
@@ -105,8 +106,7 @@ def _show_warning(console: Console, message: Warning | str, *where: object, **mo
     from tqdm import tqdm  # not before main() has said when bars show
 
     with tqdm.external_write_mode(file=sys.stderr):
-        console.print("[bold yellow]warning:[/]", end=" ")
-        console.print(str(message), markup=False, highlight=False, soft_wrap=True)
+        console.print(Text("warning: ", "bold yellow") + Text(str(message)), soft_wrap=True)
 
 
 def _quieten_libraries() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +15,7 @@ from pagopt.atlas.page import change, extremes
 from pagopt.atlas.run import FILES
 from pagopt.cli.evaluate import reward_specs
 from pagopt.cli.parsing import add_offload, new_parser
+from pagopt.cli.printing import new_console
 from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.comparison import read_prompts
 from pagopt.errors import StudyError
@@ -79,7 +78,7 @@ def main(words: list[str]) -> None:
 
 def show(found: Findings, out: Path) -> None:
     """Print what stands out, and where to look."""
-    console = Console(file=sys.stdout)
+    console = new_console()
     moved = found.single(MOVED)
     furthest = sorted(moved, key=lambda head: -moved[head].mean)[:6]
     many = len(found.tasks)

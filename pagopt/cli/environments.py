@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.table import Table
 
+from pagopt.cli.printing import new_console
 from pagopt.errors import PagoptError, RewardError
 from pagopt.isolated import available_records, find_environment, find_record, home, install, installed, remove
 
@@ -93,4 +93,4 @@ def _list(folder: Path | None, as_json: bool) -> None:
             table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
         for row in rows:
             table.add_row(row["name"], row["state"], f"{row['bytes'] / 1e9:.2f} GB", row["folder"])
-        Console().print(table)
+        new_console().print(table)

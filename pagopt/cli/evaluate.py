@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.parsing import add_offload, new_parser
+from pagopt.cli.printing import new_console
 from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, read_prompts, run_comparison
 from pagopt.comparison.folder import FILES
@@ -134,9 +133,7 @@ def reward_specs(words: Sequence[str]) -> list[RewardSpec]:
 
 def show(outcome: Outcome, out: Path) -> None:
     """Print both tables, the warnings, and where to look."""
-    console = Console(file=sys.stdout)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(file=sys.stdout, width=160)  # a file or a pipe has no width of its own
+    console = new_console(piped=160)
     recipes = {standing.name for standing in outcome.standings if standing.kind == "recipe"}
     rows = methods_rows(outcome)
     bold = [standing.name in recipes for standing in outcome.standings]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
+from rich.text import Text
 
 from pagopt.cli.parsing import add_offload, new_parser
+from pagopt.cli.printing import new_console
 from pagopt.errors import StudyError
 from pagopt.files import write_png
 from pagopt.models import Weights, is_own_model, load_model
@@ -128,4 +129,4 @@ def warn_if_other_model(renderer: Renderer, provenance: Provenance | None) -> No
     """Say so when the recipe was found on other weights, where its heads may mean something else."""
     if provenance is not None and renderer.fingerprint != provenance.fingerprint:
         note = f"the recipe was found on other weights, or in another dtype, than these ({provenance.model})"
-        Console(stderr=True).print(f"[yellow]note:[/] {note}; its heads may do other things here", highlight=False)
+        new_console(stderr=True).print(Text("note: ", "yellow") + Text(f"{note}; its heads may do other things here"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import groupby
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.table import Table
 
 from pagopt.cli.parsing import new_parser
+from pagopt.cli.printing import new_console
 from pagopt.models import head_map_of
 
 __all__ = ["main", "parser"]
@@ -48,6 +48,6 @@ def main(words: list[str]) -> None:
         span = f"{blocks[0]}-{blocks[-1]}" if len(blocks) > 1 else f"{blocks[0]}"
         middle = "" if name == "attn" else f".{name}"
         table.add_row(span, name, str(heads), f"L{span}{middle}.H0-{heads - 1}")
-    console = Console()
+    console = new_console()
     console.print(table)
     console.print(f"{len(head_map)} heads in {head_map.blocks} blocks", highlight=False)

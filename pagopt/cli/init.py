@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
-from rich.console import Console
 
 from pagopt.cli.parsing import new_parser
+from pagopt.cli.printing import new_console
 from pagopt.errors import StudyError, UnknownName
 from pagopt.files import write_text
 from pagopt.models import check_model
@@ -150,8 +150,8 @@ def main(words: list[str]) -> None:
     except OSError as error:
         raise StudyError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     where = str(path) if len(path.parts) > 1 else path.name
-    console = Console()
-    console.print(f"wrote {where}\n", highlight=False)
+    console = new_console()
+    console.print(f"wrote {where}\n", highlight=False, soft_wrap=True)
     for what, command in (("cost", "plan"), ("run", options.kind)):
         console.print(f"{what:8}pagopt {command} {shlex.quote(str(where))}", highlight=False, soft_wrap=True)
 

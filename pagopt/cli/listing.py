@@ -6,10 +6,10 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from pagopt.cli.printing import new_console
 from pagopt.reward import RewardInfo
 
 __all__ = ["print_json", "print_list"]
@@ -19,7 +19,7 @@ OWN_PACKAGE = "pagopt"
 
 def print_list(infos: Sequence[RewardInfo]) -> None:
     """In groups: those that are ready, those that need something first, one's own."""
-    console = Console()
+    console = new_console()
     ready = [info for info in infos if not info.missing]
     waiting = [info for info in infos if info.missing]
     for title, group in (("Ready", ready), ("Need something first", waiting)):

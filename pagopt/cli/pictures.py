@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
+from pagopt import checked
 from pagopt.errors import PagoptError, RewardError
 
 __all__ = ["BESIDE", "find_images", "find_prompts", "read_image", "read_prompts"]
@@ -54,7 +56,7 @@ def find_images(words: Sequence[str]) -> list[Path]:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Open an image file, whole.
+    """Open an image file, whole and upright.
 
     Raises:
         RewardError: If it is no image, or a part of it is missing.
@@ -62,7 +64,7 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             file.load()
-            return file.copy()
+            return ImageOps.exif_transpose(file)
     except Exception as error:  # Pillow's own errors differ from format to format
         cut = " Its end is missing: copy or make it again." if "truncated" in str(error).lower() else ""
         raise RewardError(f"cannot read {path} as an image: {error}.{cut}") from error
@@ -79,20 +81,18 @@ def read_prompts(path: Path) -> dict[Path, str]:
     Raises:
         PagoptError: If it cannot be read, or an image has two prompts.
     """
+    text = _text(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".csv":
-            rows: Any = list(csv.DictReader(text.splitlines()))
+            rows: Any = list(csv.DictReader(io.StringIO(text, newline="")))
         elif path.suffix == ".json":
             rows = json.loads(text)
         elif path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             raise PagoptError(f'{path} is no .jsonl, .json or .csv; for a .txt beside each image write "{BESIDE}"')
         pairs = [_pair(row, number) for number, row in enumerate(rows, start=1)]
-    except OSError as error:
-        raise PagoptError(f"cannot read the prompts {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise PagoptError(f"cannot read the prompts {path}: {error}") from error
     prompts: dict[Path, str] = {}
     for name, prompt in pairs:
@@ -112,14 +112,14 @@ def find_prompts(images: Sequence[Path], prompt: str, source: str | None) -> lis
             apple.txt for apple.png.
 
     Raises:
-        PagoptError: If an image has no prompt.
+        PagoptError: If an image has no prompt, or its prompt cannot be read.
     """
     if source is None:
-        return [prompt] * len(images)
+        return [checked.prompt(prompt)] * len(images)
     known: Mapping[Path, str]
     if source == BESIDE:
         texts = {image: image.with_suffix(".txt") for image in images}
-        known = {image: text.read_text(encoding="utf-8").strip() for image, text in texts.items() if text.is_file()}
+        known = {image: _text(file).strip() for image, file in texts.items() if file.is_file()}
         where = "no text file beside"
     else:
         known = {image.resolve(): text for image, text in read_prompts(Path(source)).items()}
@@ -129,7 +129,17 @@ def find_prompts(images: Sequence[Path], prompt: str, source: str | None) -> lis
     if lacking:
         more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         raise PagoptError(f"there is {where} {', '.join(lacking[:5])}{more}")
-    return [known[image] for image in images]
+    return [checked.prompt(known[image]) for image in images]
+
+
+def _text(path: Path) -> str:
+    """What a file holds, with the ends of lines as they are: prompts may have some within."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise PagoptError(f"cannot read the prompts {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise PagoptError(f"cannot read the prompts {path}: {error}") from error
 
 
 def _pair(row: Any, number: int) -> tuple[str, str]:

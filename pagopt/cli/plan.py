@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.table import Table
 
 from pagopt.cli import search, tune
+from pagopt.cli.printing import new_console
 from pagopt.errors import StudyError, UnknownName
 from pagopt.evaluate import at_load, make_trainer
 from pagopt.experiment import Run
@@ -192,12 +192,13 @@ def free_folder(out: Path) -> Iterator[Path]:
 
 def say_finished(out: Path, command: str) -> None:
     """There is nothing to plan."""
-    Console().print(f"{out} holds the finished run of this study: `pagopt {command}` with these words returns it.")
+    words = f"{out} holds the finished run of this study: `pagopt {command}` with these words returns it."
+    new_console().print(words, soft_wrap=True)
 
 
 def show(plan: Plan, shown: Shown) -> None:
     """Print the stages and the sums."""
-    console = Console()
+    console = new_console()
     table = Table(title=f"{shown.name}: what it will cost", title_justify="left", box=None, pad_edge=False)
     columns = {"images": True, "in the store": shown.here, "block evaluations an image": True}
     columns |= dict.fromkeys(("seconds an image", "time left"), shown.here)

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
 from pagopt.cli.parsing import new_parser
 from pagopt.cli.pictures import BESIDE, find_images, find_prompts, read_image, read_prompts
+from pagopt.cli.printing import new_console
 from pagopt.errors import PagoptError, RewardError
 from pagopt.reward import Objective, Reward, RewardSpec, specs_of
 from pagopt.reward.hardware import move_reward, usable_device
@@ -151,7 +151,7 @@ def write_table(images: Sequence[Path], prompts: Sequence[str], scores: Mapping[
     for at in sorted(range(len(images)), key=lambda at: -first[at]):
         numbers = [f"{round(column[at], 4) + 0.0:.4f}" for column in scores.values()]  # no -0.0000
         table.add_row(str(images[at]), *([prompts[at]] if several else []), *numbers)
-    Console().print(table)
+    new_console().print(table)
 
 
 def write_json(images: Sequence[Path], prompts: Sequence[str], scores: Mapping[str, list[float]]) -> None:

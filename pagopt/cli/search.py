@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.columns import compared, estimates
 from pagopt.cli.files import as_config, explained
 from pagopt.cli.parsing import add_offload, new_parser
+from pagopt.cli.printing import new_console
 from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.errors import PagoptError, UnknownName
 from pagopt.experiment import run_study
@@ -132,7 +131,7 @@ def main(words: list[str]) -> None:
 
 def show(results: Results, out: Path, drawn: str) -> None:
     """Print rounds and comparison, where to look, and what was drawn."""
-    console = Console(file=sys.stdout)
+    console = new_console()
     rounds = Table(title=f"{results.study}: heads found", title_justify="left", box=None, pad_edge=False)
     kept = list(results.rounds[0].score_parts) if results.rounds else []
     parts = [label for label in kept if any(done.score_parts[label] != done.score for done in results.rounds)]
@@ -185,7 +184,7 @@ def show(results: Results, out: Path, drawn: str) -> None:
     columns = [estimates([Estimate.of(values, prompts) for values in column]) for column in held_out]
     columns += map(list, zip(*compared([method.name for method in results.methods], results.tests), strict=True))
     for number, method in enumerate(results.methods):
-        words = missed(results.held_out_limits, held_out_means(method))
+        words = missed(results.held_out_limits, held_out_means(method, prompts))
         standing = ["missed" if words else "met"] if results.held_out_limits else []
         cells = [column[number] for column in columns]
         table.add_row(method.name, *cells, *standing, style="bold" if method is found else None)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 
 from pagopt.cli.parsing import new_parser
+from pagopt.cli.printing import new_console
 from pagopt.errors import StoreError, UnknownName
 from pagopt.store import Findings, Store, contents, export, merge, needed_by, prune, verify
 
@@ -239,9 +239,9 @@ def _json(data: Any) -> int:
 
 
 def _lines(lines: Mapping[str, str]) -> int:
-    console = Console()
+    console = new_console()
     for what, text in lines.items():
-        console.print(f"{what:11}{text}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"{what:11}{text}", highlight=False, soft_wrap=True)
     return 0
 
 

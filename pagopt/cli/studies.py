@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from pagopt.cli.parsing import new_parser
+from pagopt.cli.printing import new_console
 from pagopt.errors import PagoptError, UnknownName
 from pagopt.models.outline import has_weights
 from pagopt.reward import describe_rewards
@@ -139,7 +139,7 @@ def read_header(text: str) -> dict[str, str]:
 
 def print_list(infos: Sequence[StudyInfo]) -> None:
     """In groups: those that are ready, and those that need something first."""
-    console = Console()
+    console = new_console()
     for title, group in (
         ("Ready", [info for info in infos if not info.missing]),
         ("Need something first", [info for info in infos if info.missing]),

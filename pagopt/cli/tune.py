@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pagopt.cli.columns import compared, estimates
 from pagopt.cli.parsing import add_offload, new_parser
+from pagopt.cli.printing import new_console
 from pagopt.cli.search import parse
 from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.recipe import Recipe
@@ -113,9 +112,7 @@ def main(words: list[str]) -> None:
 
 def show(tuned: Tuned, out: Path, drawn: str) -> None:
     """Print the trials in short, the comparison, where to look, and what was drawn."""
-    console = Console(file=sys.stdout)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(file=sys.stdout, width=140)  # a file or a pipe has no width of its own
+    console = new_console(piped=140)
     states = Counter(row.state for row in tuned.trials)
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
     console.print(Text(f"{tuned.tuning}: {len(tuned.trials)} trials ({counts})", "bold"))

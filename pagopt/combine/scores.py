@@ -97,15 +97,15 @@ class Scores:
 
 
 def limits_of(
-    terms: Sequence[Term], baseline: Mapping[str, ArrayLike], tasks: Mapping[str, ArrayLike] | None = None
+    terms: Sequence[Term], baseline: Mapping[str, ArrayLike], means: Mapping[str, float] | None = None
 ) -> list[Limit]:
     """The limits in the rewards' own units.
 
     Args:
         terms: The rewards.
         baseline: For every label the scores of the search's unguided images.
-        tasks: Those of other tasks, if the limits are for them: their mean counts, while a standard deviation stays
-            what it was in the search.
+        means: The unguided means on other tasks, if the limits are for them; a standard deviation stays what it was in
+            the search.
 
     Raises:
         RewardError: If a limit is measured against unguided images that there are none of, or that have no spread, or
@@ -116,14 +116,14 @@ def limits_of(
         for kind, bound in term.limits.items():
             value = bound.number
             if bound.relative:
-                known = checked(baseline if tasks is None else tasks, term.label, 1, "unguided images")
-                value = float(row_means(known[None])[0])
+                known = checked(baseline, term.label, 1, "unguided images")
+                value = float(row_means(known[None])[0]) if means is None else means[term.label]
                 if bound.number != 0:
                     value += bound.number * scale_of(baseline, term.label)[1]
             made.append(Limit(term.label, kind, bound.rule, value))
         both = {limit.kind: limit for limit in made if limit.reward == term.label}
         # On other tasks the unguided images may well lie beyond a fixed number, and the search is over.
-        if tasks is None and len(both) == 2 and both["at_least"].value > both["at_most"].value:
+        if means is None and len(both) == 2 and both["at_least"].value > both["at_most"].value:
             raise RewardError(
                 f"no recipe can meet both {both['at_least'].text} and {both['at_most'].text}: at_most must not be "
                 "below at_least",

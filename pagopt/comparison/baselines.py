@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pagopt.comparison.comparison import Comparison
 from pagopt.comparison.compute import block_evaluations, pictures_for
 from pagopt.comparison.outcome import Choice
+from pagopt.errors import StudyError
 from pagopt.evaluate import Evaluator
 from pagopt.heads import HeadMap
 from pagopt.recipe import PLAIN, Recipe
@@ -47,6 +48,9 @@ class Baselines:
         heads: The heads of the model.
         steps: Inference steps.
         signs: For each reward 1, or -1 where lower is better. The first chooses the layer and the best of N.
+
+    Raises:
+        StudyError: If a recipe is called what a baseline is.
     """
 
     def __init__(self, comparison: Comparison, heads: HeadMap, steps: int, signs: Mapping[str, float]) -> None:
@@ -57,6 +61,13 @@ class Baselines:
         """The recipes' labels by what they cost."""
         for entrant in comparison.entrants:
             self.costs.setdefault(self.compute(entrant.recipe), []).append(entrant.label)
+        # As many digits as tell the costs apart: 17 always do.
+        names = ([f"best of {cost:.{digits}g}" for cost in self.costs] for digits in range(3, 18))
+        self.bests = dict(zip(self.costs, next(some for some in names if len(set(some)) == len(some)), strict=True))
+        taken = {"no guidance", *map(_cfg, comparison.cfg_scales), *self.layers(), *self.bests.values()}
+        for entrant in comparison.entrants:
+            if entrant.label in taken:
+                raise StudyError(f"a recipe is called {entrant.label!r}, as a baseline is: give it another name")
 
     def compute(self, recipe: Recipe) -> float:
         """What a picture costs, in unguided ones."""
@@ -94,9 +105,9 @@ class Baselines:
         unguided = {label: float(table.mean()) for label, table in judge([PLAIN], self.tuning).items()}
         if self.comparison.cfg_scales:
             scales = sorted(self.comparison.cfg_scales)
-            recipes = {f"CFG {scale:g}": Recipe(scale=0.0, cfg=scale) for scale in scales}
+            recipes = {_cfg(scale): Recipe(scale=0.0, cfg=scale) for scale in scales}
             scores = judge(list(recipes.values()), self.tuning)
-            edge = f"CFG {scales[-1]:g}" if len(scales) > 1 else ""
+            edge = _cfg(scales[-1]) if len(scales) > 1 else ""
             choices = [self._choice("cfg", label, recipes, scores[label], unguided, edge) for label in self.signs]
             best = {choice.method for choice in choices}
             rows = [self.row(name, "cfg", recipe) for name, recipe in recipes.items() if name in best]
@@ -115,7 +126,7 @@ class Baselines:
             counts = pictures_for(compute, len(self.tasks))
             drawn = [self.comparison.further(task, n) for task, n in zip(self.tasks, counts, strict=True)]
             scores = picker([PLAIN], [task for tasks in drawn for task in tasks])[self.first][0]
-            rows.append(Row(f"best of {compute:.3g}", "best-of", PLAIN, compute, self.pick(drawn, scores.tolist())))
+            rows.append(Row(self.bests[compute], "best-of", PLAIN, compute, self.pick(drawn, scores.tolist())))
             shares = ", ".join(f"{times} tasks draw {n}" for n, times in sorted(Counter(counts).items()))
             words.append(
                 f"{rows[-1].name}: {sum(counts)} unguided pictures for {len(self.tasks)} tasks, which is what the "
@@ -159,3 +170,7 @@ class Baselines:
         best = max(means, key=lambda name: sign * means[name])
         beats = sign * means[best] > sign * unguided[label]
         return Choice(kind, label, best, means, unguided[label], beats, best == edge)
+
+
+def _cfg(scale: float) -> str:
+    return f"CFG {scale:g}"

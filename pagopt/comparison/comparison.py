@@ -98,7 +98,8 @@ class Comparison:
                 f"a comparison takes at least 2 tasks, and there is {len(self.tasks())}: give more prompts, or more "
                 "--seeds for each. Below about 20 prompts the intervals are wide"
             )
-        if len(set(self.cfg_scales)) < len(self.cfg_scales) or any(not scale > 1 for scale in self.cfg_scales):
+        scales = self.cfg_scales
+        if len({f"{scale:g}" for scale in scales}) < len(scales) or any(not scale > 1 for scale in scales):
             raise StudyError(f"cfg_scales must be different and above 1 (1 is no guidance), not {self.cfg_scales}")
         if self.features is not None and self.reference is None:
             raise StudyError("features are for distances to reference pictures: give --reference FOLDER, too")
@@ -246,7 +247,7 @@ def read_prompts(path: str | Path) -> list[str]:
         StudyError: If the file cannot be read, holds no prompt, or one twice.
     """
     try:
-        lines = Path(path).read_bytes().decode("utf-8-sig").splitlines()
+        lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
         raise StudyError(f"cannot read the prompts in {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

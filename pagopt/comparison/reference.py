@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pagopt.distribution import Interval, Manifold, bootstrap, frechet_distance, precision_recall_density_coverage
 from pagopt.errors import PagoptError, RewardError, StudyError
@@ -131,7 +131,7 @@ def first_extractor(rewards: Mapping[str, Reward], searched: Collection[str]) ->
 
 
 def read_references(folder: str | Path) -> list[Image.Image]:
-    """All pictures in a folder and in folders within it, in the order of their names, RGB, on white.
+    """All pictures in a folder and in folders within it, in the order of their names, RGB, upright, on white.
 
     Raises:
         StudyError: If the folder or a picture cannot be read, or there are too few.
@@ -213,7 +213,7 @@ def measure(
 def _read(file: Path) -> Image.Image:
     try:
         with Image.open(file) as image:
-            layer = image.convert("RGBA")
+            layer = ImageOps.exif_transpose(image).convert("RGBA")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise StudyError(f"cannot read the reference picture {file}: {error}. Mend it, or take it away") from error
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

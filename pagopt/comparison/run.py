@@ -17,7 +17,7 @@ from pagopt.comparison.outcome import Measure, Outcome, Standing
 from pagopt.comparison.reference import Distances, Extractor, first_extractor, measure, read_references
 from pagopt.comparison.statistics import Difference, difference
 from pagopt.errors import PagoptError, RecipeError, StudyError
-from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, together
+from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, precision_of, together
 from pagopt.models import family_of, load_model
 from pagopt.paired import holm, standard_error
 from pagopt.recipe import PLAIN
@@ -101,7 +101,7 @@ class Run:
         self.baselines = Baselines(comparison, self.head_map, self.renderer.steps, self.signs)
         self.leads = self.trainer.is_global_zero
         if self.leads:
-            folder.claim(self._config(store, str(options.get("precision") or "32-true")))
+            folder.claim(self._config(store, precision_of(options)))
         self.store = Store(store)
         self.progress = Progress(self.baselines.jobs(), disable=not self.leads)
         self.trainer.callbacks.append(self.progress)
@@ -161,23 +161,26 @@ class Run:
         groups = [task.prompt for task in self.tasks]
         together = [row for row in rows if row.kind != "best-of"]
         shared = self.judge([row.recipe for row in together], self.tasks)
-        scores = {row.name: {label: shared[label][i] for label in self.labels} for i, row in enumerate(together)}
-        for row in rows:
-            if row.kind == "best-of":
-                scores[row.name] = {label: table[0] for label, table in self.judge([row.recipe], row.tasks).items()}
+        of_shared = iter({label: shared[label][i] for label in self.labels} for i in range(len(together)))
+        scores = [
+            {label: table[0] for label, table in self.judge([row.recipe], row.tasks).items()}
+            if row.kind == "best-of"
+            else next(of_shared)
+            for row in rows
+        ]
         return tuple(
             Standing(
                 name=row.name,
                 kind=row.kind,
                 recipe=row.recipe.to_dict(),
                 compute=row.compute,
-                scores={label: tuple(values.tolist()) for label, values in scores[row.name].items()},
-                means={label: float(values.mean()) for label, values in scores[row.name].items()},
-                errors={label: standard_error(values, groups) for label, values in scores[row.name].items()},
+                scores={label: tuple(values.tolist()) for label, values in own.items()},
+                means={label: float(values.mean()) for label, values in own.items()},
+                errors={label: standard_error(values, groups) for label, values in own.items()},
                 images=tuple(self.judge.keys([row.recipe], row.tasks)[0]),
                 seeds=tuple(task.seed for task in row.tasks),
             )
-            for row in rows
+            for row, own in zip(rows, scores, strict=True)
         )
 
     def _differences(self, standings: Sequence[Standing]) -> tuple[Difference, ...]:

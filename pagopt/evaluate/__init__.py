@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pagopt.evaluate.evaluator import Evaluator
 from pagopt.evaluate.generation import Generation
-from pagopt.evaluate.precision import at_load
+from pagopt.evaluate.precision import at_load, precision_of
 from pagopt.evaluate.progress import Progress
 from pagopt.evaluate.ranks import together
 from pagopt.evaluate.trainer import make_trainer
 
-__all__ = ["Evaluator", "Generation", "Progress", "at_load", "make_trainer", "together"]
+__all__ = ["Evaluator", "Generation", "Progress", "at_load", "make_trainer", "precision_of", "together"]

@@ -7,9 +7,17 @@ from typing import Any
 
 from pagopt.errors import StudyError
 
-__all__ = ["at_load"]
+__all__ = ["at_load", "precision_of"]
 
 TRUE = {"16-true": "float16", "bf16-true": "bfloat16", "32-true": "float32", "64-true": "float64"}
+ALIASES = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+"""As Lightning takes them."""
+
+
+def precision_of(options: Mapping[str, Any]) -> str:
+    """The precision that options of Lightning's ``Trainer`` ask for, by its full name."""
+    said = str(options.get("precision") or "32-true")
+    return ALIASES.get(said, said)
 
 
 def at_load(dtype: str | None, options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -32,10 +40,11 @@ def at_load(dtype: str | None, options: Mapping[str, Any]) -> tuple[str | None, 
         StudyError: If the two contradict each other.
     """
     rest = dict(options)
-    said = TRUE.get(str(rest.get("precision")))
-    if said is None:
+    precision = precision_of(rest)
+    if not rest.get("precision") or precision not in TRUE:
         return dtype, rest
-    precision = rest.pop("precision")
+    said = TRUE[precision]
+    del rest["precision"]
     if dtype is not None and dtype != said:
         raise StudyError(
             f"dtype {dtype} and trainer.precision {precision} contradict each other: leave one of the two out"

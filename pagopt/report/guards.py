@@ -1,6 +1,6 @@
 """Guards against reward hacking: did the look of the pictures jump along with the reward?
 
-The criteria, over the held-out tasks, found recipe minus no guidance, task by task:
+The criteria, over the held-out tasks, found recipe minus no guidance, task by task; means and errors are over prompts:
 
 - brightness, saturation, contrast and sharpness: the mean moved by more than ``JUMP`` of its unguided value;
 - variety (mean distance of two pictures): it fell by more than ``JUMP``, so the pictures have become alike;
@@ -92,8 +92,9 @@ def read_guards(results: Results) -> list[Guard]:
 
 def _guard(measure: str, results: Results, base: int) -> Guard:
     before, after = results.methods[base].looks[measure], results.methods[-1].looks[measure]
-    means = tuple(sum(m.looks[measure]) / len(m.looks[measure]) for m in results.methods)
-    change = paired(after, before)
+    prompts = results.held_out_prompts
+    means = tuple(Estimate.of(method.looks[measure], prompts).mean for method in results.methods)
+    change = paired(after, before, prompts)
     if measure == "variety":
         change = Estimate(change.mean, 2 * change.se)
     if measure == "twins":

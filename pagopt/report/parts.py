@@ -141,7 +141,8 @@ def _table(results: Results, rows: list[Row]) -> dict[str, Any]:
     for name in sorted(names, key=lambda n: n not in same[:1]):
         columns.append((name, name in same[:1], _estimates([row.rewards[name] for row in rows])))
     if results.held_out_limits:
-        misses = [missed(results.held_out_limits, held_out_means(method)) for method in results.methods]
+        prompts = results.held_out_prompts
+        misses = [missed(results.held_out_limits, held_out_means(method, prompts)) for method in results.methods]
         columns.append(("thresholds", False, [f"misses {', '.join(words)}" if words else "met" for words in misses]))
     lines = []
     for index, row in enumerate(rows):

@@ -131,15 +131,15 @@ class Objective:
         points = np.stack([term.sign * known.mean(term) for term in self.terms], axis=1)
         return np.flatnonzero(fronts(points) == 0)
 
-    def limits(self, baseline: Mapping[str, ArrayLike], tasks: Mapping[str, ArrayLike] | None = None) -> list[Limit]:
+    def limits(self, baseline: Mapping[str, ArrayLike], means: Mapping[str, float] | None = None) -> list[Limit]:
         """The thresholds in the rewards' own units; none for other combinations.
 
         Args:
             baseline: For every label the scores of the search's tasks without guidance, shape ``(n_tasks,)``.
-            tasks: The same for other tasks, if the limits are for them: "baseline" is then their mean, and "sd" stays
-                that of the search.
+            means: The unguided means on other tasks, if the limits are for them: "baseline" is then these, and "sd"
+                stays that of the search.
         """
-        return limits_of(self.terms, baseline, tasks)
+        return limits_of(self.terms, baseline, means)
 
 
 def rewards_by_label(rewards: Objective | Mapping[str, Any]) -> dict[str, Reward]:

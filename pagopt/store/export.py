@@ -71,13 +71,18 @@ def readable_name(key: str, facts: Mapping[str, Any]) -> str:
     if (cfg := float(recipe.get("cfg") or 1.0)) > 1:
         how.append(f"cfg{cfg:g}")
     how = how or ["plain"]
-    return "_".join([words, f"seed{facts.get('seed', '')}", *how, key[:12]])
+    return "_".join([_cut(words, 110), f"seed{facts.get('seed', '')}", _cut("_".join(how), 100), key[:12]])
 
 
 def columns(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Every row has the same columns; ``None`` where the description of an image says nothing."""
     recipe = facts.get("recipe") or {}
     return {**{name: facts.get(name) for name in FACTS}, **{name: recipe.get(name) for name in SETTINGS}}
+
+
+def _cut(text: str, size: int) -> str:
+    """At most so many bytes: a file's name has 255."""
+    return text.encode()[:size].decode(errors="ignore")
 
 
 def _cell(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pagopt.comparison import Entrant
 from pagopt.errors import PagoptError, RecipeError, StudyError
+from pagopt.evaluate import precision_of
 from pagopt.folder import Folder
 from pagopt.heads import Head, expand_heads
 from pagopt.recipe import Provenance, Recipe, load_recipe
@@ -109,7 +110,7 @@ def configuration(tuning: Tuning, name: str, start: Start, options: dict[str, An
         "order": [str(head) for head in start.order] if start.order else None,
         **tuning.describe(),
         **{key: value for key, value in study.items() if key not in unused},
-        "precision": str(options.get("precision") or "32-true"),
+        "precision": precision_of(options),
     }
 
 

@@ -51,7 +51,9 @@ ANSWER = 5.0  # seconds for a proxy to answer
 PROXY = re.compile(r"grpc://(?P<host>[^:/@\s]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})/?")
 SQLITE = {".db", ".sqlite", ".sqlite3"}
 HEADER = b"SQLite format 3\0"
-SECRET = re.compile(r"(?i)(?P<name>[^?&=]*pass[^=&]*)=(?P<value>[^&]*)")
+USER = re.compile(r"(?s)(?P<user>://[^:/]*):(?P<password>.*)@")  # up to the last @: a password may have some
+VALUE = re.compile(r"(?s)(?<=[?&])(?P<name>[^?&=]*)=(?P<value>[^&]*)")
+SECRET = re.compile(r"(?i)pass|pwd|token|secret|key|auth|cred|odbc")
 
 
 def address_of(storage: str | Path) -> str:
@@ -232,14 +234,8 @@ def guarded(address: str) -> Iterator[None]:
 
 
 def shown(address: str) -> str:
-    """The address without a password."""
-    if "://" not in address:
-        return address
-    try:
-        text = make_url(address).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return address.partition("://")[0] + "://..."
-    return SECRET.sub(r"\g<name>=***", text)
+    """The address without a password, nor what a driver is told beside it."""
+    return VALUE.sub(r"\g<name>=***", USER.sub(r"\g<user>:***@", address)) if "://" in address else address
 
 
 def worker() -> str:
@@ -282,15 +278,14 @@ def _first(error: BaseException, address: str) -> str:
     said = [details()] if callable(details) else [error.__cause__ or "", error]
     text = next((text for text in map(str, said) if text.strip()), type(error).__name__)
     text = text.strip().partition("\n")[0].rstrip(".")
-    for secret in _secrets(address):
+    for secret in sorted(_secrets(address), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
 
 
 def _secrets(address: str) -> set[str]:
     """Passwords in an address, as they are and as they are written there."""
-    found = {match["value"] for match in SECRET.finditer(address.partition("?")[2])}
-    user, at, _ = address.partition("://")[2].rpartition("@")
-    if at:
-        found.add(user.partition(":")[2])
+    found = {match["value"] for match in VALUE.finditer(address) if SECRET.search(match["name"])}
+    if user := USER.search(address):  # SQLAlchemy takes what follows the first @ for the host
+        found |= {user["password"], user["password"].partition("@")[2]}
     return {text for one in found for text in (one, unquote(one)) if text}

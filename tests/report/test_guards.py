@@ -21,7 +21,7 @@ Change = Callable[[Image.Image, int], Image.Image]
 
 def study(change: Change, tasks: int = TASKS, gain: float = 0.09, label: str = "style") -> Results:
     """A search whose found recipe draws what it draws without guidance, changed; ``label`` is what it optimised."""
-    results = make_results(tasks=tasks, gain=gain)
+    results = make_results(tasks=tasks, gain=gain, prompts=[f"thing {i}" for i in range(tasks)])
     plain = [painter()(f"0-{task}") for task in range(tasks)]
     found = [change(picture, task) for task, picture in enumerate(plain)]
     tables = [*[looks_table([measure(p) for p in plain])] * 3, looks_table([measure(p) for p in found])]
@@ -158,6 +158,20 @@ def test_few_pictures_prove_no_kinship() -> None:
     ]
     guards, _ = told(dataclasses.replace(results, methods=few, held_out_tasks=results.held_out_tasks[:5]))
     assert all(guard.asked == "" for guard in guards.values())
+
+
+def test_pictures_of_one_prompt_are_not_independent() -> None:
+    results = study(lambda p, task: honest(p, task) if task % 2 else louder(p, task))
+    assert told(results)[0]["saturation"].jumped
+    two = [(("dog", "tree")[i % 2], i) for i in range(TASKS)]
+    guards, seen = told(dataclasses.replace(results, held_out_tasks=two))
+    assert guards["saturation"].change.se == pytest.approx(guards["saturation"].change.mean, rel=0.5)
+    assert not guards["saturation"].jumped, "one of two prompts shows nothing"
+    assert seen.kind == "calm"
+    uneven = [("dog" if i < 12 else "tree", i) for i in range(TASKS)]
+    guard = told(dataclasses.replace(results, held_out_tasks=uneven))[0]["saturation"]
+    values = results.methods[0].looks["saturation"]
+    assert guard.means[0] == pytest.approx((np.mean(values[:12]) + np.mean(values[12:])) / 2)
 
 
 def test_the_tasks_to_look_at_are_those_that_changed_most() -> None:

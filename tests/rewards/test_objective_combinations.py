@@ -341,14 +341,14 @@ def test_limits_that_nothing_can_meet_are_refused() -> None:
     assert made.order(tables, low).tolist() == [0]
     with pytest.raises(RewardError, match=r"both Sharpness at least 4.0\d+ .* and Sharpness at most 2"):
         made.order(tables, {"Sharpness": [1.0, 3.5]})
-    assert len(made.limits(low, {"Sharpness": [5.0]})) == 2, "on held-out tasks it is only missed"
+    assert len(made.limits(low, {"Sharpness": 5.0})) == 2, "on held-out tasks it is only missed"
 
 
 def test_limits_of_other_tasks_have_their_mean_and_the_searchs_spread() -> None:
     spec = RewardSpec(B, at_least="baseline -.5sd", at_most="baseline + 2. sd")
     made = Objective([A, spec, RewardSpec(C, at_most=60)], "thresholds")
     search = {label: np.array([0.0, 2.0, 4.0]) for label in made.labels}
-    others = {label: np.array([10.0]) for label in made.labels}
+    others = dict.fromkeys(made.labels, 10.0)
     assert [limit.value for limit in made.limits(search)] == [1, 6, 60]
     assert [limit.value for limit in made.limits(search, others)] == [9, 14, 60]
     least, most, number = made.limits(search)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,10 @@ import pytest
 from PIL import Image
 
 from pagopt.cli import COMMANDS, main
+from pagopt.errors import StudyError
+from pagopt.experiment import run_study
 from pagopt.recipe import Provenance, Recipe
+from pagopt.study import Study
 
 CPU = ["--trainer.accelerator", "cpu"]
 
@@ -159,6 +164,20 @@ def test_generate_refuses_in_one_line(capsys: pytest.CaptureFixture[str], tiny_m
         assert status == 2, words
         assert message in err
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_prompt_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str], study: Study, tmp_path: Path) -> None:
+    """Such as a shell passes on bytes that are not UTF-8."""
+    prompt = os.fsdecode(b"caf\xe9")
+    words = ["generate", "--model", study.model, "--prompt", prompt, "--out", str(tmp_path / "a.png"), "--steps", "1"]
+    assert main(words) == 2
+    assert r"error: the prompt 'caf\udce9' is no text in UTF-8: '\udce9' is no character" in capsys.readouterr().err
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    assert main(["score", "--reward", "brightness", "--prompt", prompt, str(tmp_path / "b.png")]) == 2
+    assert "is no character" in capsys.readouterr().err
+    with pytest.raises(StudyError, match="is no character"):
+        run_study(replace(study, held_out_prompts=["cat", prompt, "sun"]), "tiny", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_heads_reads_the_map(capsys: pytest.CaptureFixture[str], tiny_model: Path) -> None:

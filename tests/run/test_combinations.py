@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from pagopt.cli import main
+from pagopt.combine import Limit
 from pagopt.experiment import run_study
 from pagopt.recipe import load_recipe
 from pagopt.report import write_report
+from pagopt.report.reading import read_rows
 from pagopt.results import Results, load_results
 from pagopt.reward import Objective, RewardSpec
 from pagopt.store import Store
@@ -114,13 +116,26 @@ def test_who_meets_the_thresholds_is_said(runs: Runs) -> None:
     assert results.held_out_limits[0].value != least.value, "the held-out tasks have an unguided mean of their own"
     assert results.held_out_limits[1] == most
     none, *_, found = results.methods
-    assert not missed(results.held_out_limits, held_out_means(none)), "no guidance is not worse than itself"
+    prompts = results.held_out_prompts
+    assert not missed(results.held_out_limits, held_out_means(none, prompts)), "no guidance is not worse than itself"
     rows = list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
     for head, score in done.parts[BRIGHT].items():
         (row,) = [r for r in rows if (r["method"], r["reward"], r["phase"]) == (head, BRIGHT, "round 1")]
         assert row["passes"] == str(int(score.mean >= least.value))
     held_out = {row["passes"] for row in rows if row["method"] == found.name and row["reward"] == "objective"}
-    assert held_out == {str(int(not missed(results.held_out_limits, held_out_means(found))))}
+    assert held_out == {str(int(not missed(results.held_out_limits, held_out_means(found, prompts))))}
+
+
+def test_a_prompt_with_several_seeds_counts_once(runs: Runs) -> None:
+    """In the verdict as in the table beside it."""
+    results, _ = runs("thresholds")
+    found = replace(results.methods[-1], objective=(0.0,) * 4, rewards={BRIGHT: (20.0, 20.0, 20.0, 30.0)})
+    tasks = [("dog", 0), ("dog", 1), ("dog", 2), ("tree", 3)]
+    limits = [Limit(BRIGHT, "at_least", "24", 24.0)]
+    results = replace(results, methods=[found], held_out_tasks=tasks, held_out_limits=limits)
+    (row,) = read_rows(results)
+    assert held_out_means(found, results.held_out_prompts) == {BRIGHT: row.rewards[BRIGHT].mean} == {BRIGHT: 25.0}
+    assert "On the held-out tasks the found recipe meets the thresholds" in " ".join(thresholds(results).sentences)
 
 
 def test_thresholds_that_nobody_meets_are_said_at_the_end(

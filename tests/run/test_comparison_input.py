@@ -12,10 +12,12 @@ import yaml
 from pagopt.cli import main
 from pagopt.cli.evaluate import parser, reward_specs
 from pagopt.comparison import Comparison, Entrant, Outcome, load_entrants, read_prompts
+from pagopt.comparison.baselines import Baselines
 from pagopt.comparison.outcome import Choice, Measure, Standing
 from pagopt.comparison.statistics import Difference
 from pagopt.comparison.verdict import warnings
 from pagopt.errors import PagoptError, RecipeError, StudyError
+from pagopt.heads import HeadMap, Site
 from pagopt.models import fingerprint, load_pipeline
 from pagopt.recipe import Provenance, Recipe
 from pagopt.reward import RewardSpec
@@ -59,6 +61,7 @@ def test_what_is_left_out_comes_from_the_recipes() -> None:
         ({"first_seed": -1}, "must not be negative"),
         ({"cfg_scales": [1.0, 2.0]}, "above 1"),
         ({"cfg_scales": [2.0, 2.0]}, "must be different"),
+        ({"cfg_scales": [2.0, 2.0000001]}, "must be different"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"features": RewardSpec("judge")}, "give --reference FOLDER"),
         (
@@ -93,10 +96,27 @@ def test_models_that_differ_and_what_is_allowed() -> None:
     assert len(seen.tasks()) == 2
 
 
+@pytest.mark.parametrize("label", ["no guidance", "CFG 2", "best layer L1", "best of 1.67"])
+def test_a_recipe_is_not_called_as_a_baseline_is(label: str) -> None:
+    heads = HeadMap(tuple(Site(block, "attn", 2) for block in range(3)))
+    Baselines(Comparison([entrant()], PROMPTS), heads, 4, {"clip": 1.0})
+    with pytest.raises(StudyError, match=f"a recipe is called '{label}', as a baseline is: give it another name"):
+        Baselines(Comparison([entrant(label)], PROMPTS), heads, 4, {"clip": 1.0})
+
+
+def test_every_best_of_n_has_a_name_of_its_own() -> None:
+    recipes = [Recipe("L3.H0", interval=(0, 0.3125)), Recipe("L6.H0", interval=(0, 0.8125)), Recipe("L4.H0")]
+    comparison = Comparison([replace(entrant(str(i)), recipe=recipe) for i, recipe in enumerate(recipes)], PROMPTS)
+    heads = HeadMap(tuple(Site(block, "attn", 2) for block in range(8)))
+    assert list(Baselines(comparison, heads, 16, {"clip": 1.0}).bests.values()) == [
+        "best of 1.195", "best of 1.203", "best of 1.5"
+    ]  # fmt: skip
+
+
 def test_prompts_are_read_line_by_line(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_bytes("\ufeff# new ones\nflat, cat face\n\n  flat, café \r\n".encode())
-    assert read_prompts(file) == ["flat, cat face", "flat, café"]
+    file.write_bytes("\ufeff# new ones\nflat, cat face\n\n  flat, café \r\nflat, sun\u2028moon\n".encode())
+    assert read_prompts(file) == ["flat, cat face", "flat, café", "flat, sun\u2028moon"]
     for content, message in (
         (b"# nothing\n\n", "holds no prompt"),
         (b"a\nb\n\na\n", "'a' in lines 1 and 4"),

@@ -85,7 +85,12 @@ def test_a_folder_belongs_to_one_study(study: Study, tmp_path: Path) -> None:
     (tmp_path / "letters" / "mother.txt").write_text("dear")
     with pytest.raises(StudyError, match="is not empty and holds no pagopt run"):
         run_study(small, "tiny", tmp_path / "letters", trainer=TRAINER)
-    (out / "config.yaml").write_text("- 1")
+    for damage in (b"- 1", b"a: [", b"\xff\xfe"):
+        (out / "config.yaml").write_bytes(damage)
+        with pytest.raises(StudyError, match="is damaged"):
+            run_study(small, "tiny", out, trainer=TRAINER)
+    (out / "config.yaml").unlink()
+    (out / "config.yaml").mkdir()
     with pytest.raises(StudyError, match="is damaged"):
         run_study(small, "tiny", out, trainer=TRAINER)
 

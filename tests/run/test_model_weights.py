@@ -20,7 +20,6 @@ from transformers import TorchAoConfig as TextTorchAoConfig
 from pagopt.cli import main
 from pagopt.cli.init import template
 from pagopt.errors import ModelError, RecipeError, StudyError, UnknownName
-from pagopt.evaluate import at_load
 from pagopt.guide import guided
 from pagopt.models import Weights, load_pipeline
 from pagopt.models.outline import outline_of
@@ -238,26 +237,7 @@ def test_a_picture_of_no_numbers_is_an_error(tiny_model: Path, part: str) -> Non
         Renderer(pipe, 1).render(JOBS[:1])
 
 
-@pytest.mark.parametrize(
-    ("dtype", "precision", "want", "left"),
-    [
-        (None, None, None, {"precision": None}),
-        ("bfloat16", None, "bfloat16", {"precision": None}),
-        (None, "16-true", "float16", {}),
-        ("float16", "16-true", "float16", {}),
-        (None, "bf16-mixed", None, {"precision": "bf16-mixed"}),
-        ("bfloat16", "bf16-mixed", "bfloat16", {"precision": "bf16-mixed"}),
-    ],
-)
-def test_dtype_and_precision(dtype: str | None, precision: str | None, want: str | None, left: dict[str, Any]) -> None:
-    given = {"precision": precision, "devices": 1}
-    assert at_load(dtype, given) == (want, {**left, "devices": 1})
-    assert given["precision"] == precision
-
-
 def test_what_is_refused(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(StudyError, match=r"dtype float16 and trainer\.precision bf16-true contradict each other"):
-        at_load("float16", {"precision": "bf16-true"})
     with pytest.raises(UnknownName, match="Did you mean 'bfloat16'"):
         Weights("bf16")
     with pytest.raises(UnknownName, match="unknown quantization 'int4'"):

@@ -19,6 +19,7 @@ from PIL import Image
 from pagopt.errors import StoreError
 from pagopt.recipe import Recipe
 from pagopt.store import Store, contents, export, merge, needed_by, prune, verify
+from pagopt.store.export import readable_name
 from pagopt.store.prune import as_described
 
 RECIPES = [Recipe(scale=0.0), Recipe("L1.H0 L1.H1 L2.H0 L2.H1", scale=2.0)]
@@ -215,6 +216,15 @@ def test_export_to_a_folder(full: Store, tmp_path: Path) -> None:
     full.image_path(KEYS[3]).write_bytes(b"")
     with pytest.raises(StoreError, match="is damaged"):
         export(full, tmp_path / "again")
+
+
+def test_exported_names_fit_into_any_folder() -> None:
+    heads = ["L1." + "長" * 60 + ".H0"] * 3
+    facts = {"prompt": "画" * 300, "seed": 2**64 - 1, "recipe": {"heads": heads, "scale": 1.0}}
+    name = readable_name(KEYS[0], facts) + ".webp"
+    assert len(name.encode()) <= 255
+    assert name.startswith("画" * 36 + "_seed18446744073709551615_L1.長長")
+    assert name.endswith(f"長_{KEYS[0][:12]}.webp")
 
 
 def test_parquet_without_pyarrow_says_how(full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from pagopt.errors import StudyError
 from pagopt.recipe import Recipe
 from pagopt.tuning import Tuning, tune
 from pagopt.tuning.plan import finished_trials
-from pagopt.tuning.storage import address_of, file_of, open_storage, shown
+from pagopt.tuning.storage import address_of, file_of, guarded, open_storage, shown
 from tests.tune.conftest import TRAINER
 
 
@@ -40,6 +40,38 @@ def test_what_cannot_be_opened_says_so_without_a_password(
         open_storage(address)
     assert "geheim" not in str(no.value)
     assert "geheim" not in shown(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "seen"),
+    [
+        ("postgresql://me:ge@heim@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:ge/heim?x@host:port/db", "postgresql://me:***@host:port/db"),
+        ("redis://:geheim@host:1/0", "redis://:***@host:1/0"),
+        ("grpc://me:geheim@host:1", "grpc://me:***@host:1"),
+        ("mysql://host/db?user=me&pwd=ge@heim", "mysql://host/db?user=***&pwd=***"),
+        ("sqlite+libsql://host/?authToken=geheim&secure=true", "sqlite+libsql://host/?authToken=***&secure=***"),
+        ("mssql+pyodbc:///?odbc_connect=PWD%3Dgeheim", "mssql+pyodbc:///?odbc_connect=***"),
+        ("sqlite:////home/a:b@c/x.db", "sqlite:////home/a:b@c/x.db"),
+        ("folder/a:geheim@b.journal", "folder/a:geheim@b.journal"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(address: str, seen: str) -> None:
+    assert shown(address) == seen
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("postgresql://me:ge@heim@host/db", "no host ***@host, tried ***"),
+        ("mysql://host/db?pwd=ge@heim", "no host heim@host, tried ***"),
+        ("sqlite+libsql://host/?authToken=ge%40heim&timeout=1", "no host heim@host, tried ***"),
+    ],
+)
+def test_what_a_driver_says_is_told_without_secrets(address: str, told: str) -> None:
+    with pytest.raises(StudyError) as no, guarded(address):
+        raise ConnectionError("no host heim@host, tried ge@heim")
+    assert f"cannot be reached: {told}. Finished" in str(no.value)
 
 
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
