@@ -172,8 +172,8 @@ class Run:
             )
         recipe, rounds = self._search(start)
         methods.append(Candidate(TITLES[study.search], recipe))
-        self.progress.label("held-out tasks")
-        results = self._results(methods, rounds, time.monotonic() - start)
+        self.progress.label("held-out tasks" if study.held_out_prompts else "comparison")
+        results = self._results(methods, rounds, start)
         if self.trainer.is_global_zero:
             try:
                 self.folder.check()
@@ -213,10 +213,7 @@ class Run:
             agree=self._agree,
         )
         recipe, tasks = self.study.recipe(), len(self.tasks)
-        found = search_within(self.budget, spending, self.searcher, self.rank, self.pool, recipe, tasks, self._on_round)
-        # The bar knew only the most that a search may ask for.
-        self.progress.expect(self.progress.done + self.images["held-out tasks"])
-        return found
+        return search_within(self.budget, spending, self.searcher, self.rank, self.pool, recipe, tasks, self._on_round)
 
     def _on_round(self, done: Round) -> None:
         if done.number < self.study.rounds:
@@ -232,10 +229,12 @@ class Run:
     def _best(self, candidates: Sequence[Candidate]) -> Candidate:
         return candidates[int(self.rank([candidate.recipe for candidate in candidates]).order[0])]
 
-    def _results(self, candidates: Sequence[Candidate], rounds: list[Round], seconds: float) -> Results:
+    def _results(self, candidates: Sequence[Candidate], rounds: list[Round], start: float) -> Results:
         tasks = self.study.held_out_tasks() or self.tasks
         prompts = [task.prompt for task in tasks]
         recipes = [candidate.recipe for candidate in candidates]
+        # The bar knew only the most that a search may ask for.
+        self.progress.expect(self.progress.done + len(recipes) * len(tasks))
         tables = self.judge(recipes, tasks)
         objective = self.objective.combine({label: tables[label] for label in self.objective.rewards}, self.baseline)
         methods = [
@@ -264,7 +263,7 @@ class Run:
             methods=methods,
             tests=[paired_test(methods[-1], other, prompts) for other in methods[:-1]],
             images_generated=sum(one.images_generated for one in (self.evaluator, self.judge, *self.cheaper.values())),
-            seconds=round(seconds, 1),
+            seconds=round(time.monotonic() - start, 1),
             baseline=Estimate.of(
                 self.objective.combine({k: row[None] for k, row in self.baseline.items()}, self.baseline)
             ),

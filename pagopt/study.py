@@ -126,9 +126,8 @@ class Study:
                 object.__setattr__(self, name, [checked.seed(seed, f"each of {name}") for seed in seeds])
         if any(not scale > 1 for scale in self.cfg_scales):
             raise StudyError(f"cfg_scales must be above 1 (1 is no guidance), not {self.cfg_scales}")
-        seen = set(self.tasks()) & set(self.held_out_tasks())
-        if seen:
-            raise StudyError(f"held-out tasks must be new to the search, but it sees {sorted(seen)[0]}")
+        for prompt, seed in sorted(set(self.tasks()) & set(self.held_out_tasks())):
+            raise StudyError(f"held-out tasks must be new to the search, but it sees {prompt!r} with seed {seed}")
         self.searcher()
         Weights.asked(self.dtype, self.quantize)
         if self.search in {"racing", "refinement"} and len(self.specs) > 1 and not combination(self.combine).additive:

@@ -192,7 +192,7 @@ class Reward(ABC):
         """What ``score`` returned, as float32 on the CPU."""
         need = f"It must return {count}, one number an image, as a tensor, an array or a list."
         numeric = False
-        if isinstance(returned, Tensor):
+        if isinstance(returned, Tensor) and not returned.is_meta:
             values, numeric = returned.detach().to("cpu"), not returned.is_complex()
         elif isinstance(returned, (np.ndarray, list, tuple)):
             with contextlib.suppress(TypeError, ValueError, RuntimeError):

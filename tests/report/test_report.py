@@ -16,6 +16,7 @@ from synthetic import make_results, painter
 
 from pagopt.recipe import Recipe
 from pagopt.report import write_report
+from pagopt.report.story import unseen
 from pagopt.results import Results
 from tests.report.elements import Elements
 
@@ -78,6 +79,18 @@ def test_sections_come_in_the_order_of_importance(written: tuple[str, Page]) -> 
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     assert set(names) <= set(identifiers)
+
+
+def test_the_command_that_repeats_it_is_for_any_study(written: tuple[str, Page]) -> None:
+    assert "pagopt search config.yaml --out again" in written[0]
+
+
+def test_how_new_held_out_tasks_are_is_one_phrase() -> None:
+    searched = [("cat", 0), ("dog", 0)]
+    assert unseen(searched, [("bus", 1), ("key", 1)], "the search") == "2 prompts and seeds that the search never saw"
+    some = unseen(searched, [("cat", 1), ("key", 1)], "the search")
+    assert some == "2 prompts and seeds that the search never saw (1 of these prompts it saw with other seeds)"
+    assert unseen(searched, [("cat", 1)], "the search") == "1 new seed of prompts that the search saw"
 
 
 def test_the_recipe_can_be_copied(written: tuple[str, Page]) -> None:

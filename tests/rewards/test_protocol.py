@@ -56,6 +56,7 @@ def test_any_sequence_of_numbers_becomes_float32(returned: Any) -> None:
         ([[1.0], [1.0, 2.0]], "returned"),
         ([1j, 2j], "returned"),
         (torch.zeros(2, dtype=torch.complex64), "returned"),
+        (torch.zeros(2, device="meta"), "returned"),
         ([torch.zeros(2), torch.zeros(2)], "returned"),
     ],
     ids=repr,

@@ -11,12 +11,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pagopt.errors import StudyError, UnknownName
-from pagopt.experiment import run_study
+from pagopt.experiment import Run, run_study
+from pagopt.folder import Folder, configuration
 from pagopt.recipe import load_recipe
 from pagopt.results import Method, load_results
 from pagopt.study import Study
@@ -33,6 +35,31 @@ def command(study_file: Path, out: Path, *words: str) -> list[str]:
 def environment() -> dict[str, str]:
     """One thread, so that two processes do not fight over the cores."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_its_bar_and_its_clock_end_with_the_comparison(study: Study, tmp_path: Path, held_out: bool) -> None:
+    if not held_out:
+        study = replace(study, held_out_prompts=[], watch="sharpness")
+    run = Run(study, "tiny", Folder(tmp_path, configuration(study, "tiny", TRAINER)), 8, TRAINER)
+    judge, slow = run.judge, 2.0
+
+    class Slow:
+        def __call__(self, *asked: Any) -> Any:
+            time.sleep(slow)
+            return judge(*asked)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(judge, name)
+
+    run.judge = Slow()  # type: ignore[assignment]
+    before = time.monotonic()
+    try:
+        results = run()
+    finally:
+        run.close()
+    assert slow < results.seconds <= time.monotonic() - before
+    assert run.progress.bar.total == run.progress.done
 
 
 def times(out: Path) -> dict[str, int]:
