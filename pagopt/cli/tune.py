@@ -19,9 +19,10 @@ from pagopt.cli.search import parse
 from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.recipe import Recipe
 from pagopt.report.story import ALPHA, unseen
-from pagopt.results import Estimate
+from pagopt.results import Estimate, PairedTest
 from pagopt.study import Study
 from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning, tune
+from pagopt.tuning.words import NOTHING_BETTER
 
 __all__ = ["Request", "main", "parser", "read", "requested"]
 
@@ -155,7 +156,7 @@ def _comparison(tuned: Tuned) -> Table:
     same = [label for label in terms if all(m.method.objective == m.method.rewards[label] for m in tuned.methods)][:1]
     labels = [label for label in one.rewards if label not in same]
     columns = ["method", *(same or ["objective"]), *labels, "blocks an image"]
-    single = tuned.tests["tuned"] if len(tuned.goals) == 1 else []
+    single = _tests(tuned)
     for number, column in enumerate(
         [*columns, *(["tuned - this", "wins", "p"] if single else ["gain over as it was"])]
     ):
@@ -180,16 +181,23 @@ def _comparison(tuned: Tuned) -> Table:
     return table
 
 
+def _tests(tuned: Tuned) -> list[PairedTest]:
+    """Those of the only result; not against itself, where it is the recipe as it was."""
+    tests = tuned.tests["tuned"] if len(tuned.goals) == 1 else []
+    return [test for test in tests if not (tuned.is_unchanged and test.against == "as it was")]
+
+
 def _notices(tuned: Tuned) -> list[str]:
     """What a reader should not overlook."""
     words = []
-    if not tuned.trial(tuned.best[0]).is_feasible:
-        limits = ", ".join(name for name, miss in tuned.trial(tuned.best[0]).limits.items() if miss > 0)
-        words.append(f"no trial kept to all constraints; the one shown misses: {limits}")
+    if tuned.missed:
+        words.append(f"no trial kept to all constraints; the one shown misses: {', '.join(tuned.missed)}")
     failed = [row for row in tuned.trials if row.state == "fail"]
     if failed:
         words.append(f"{len(failed)} trials failed, the last one: {failed[-1].cause}")
-    tests = tuned.tests["tuned"] if len(tuned.goals) == 1 else []
+    tests = _tests(tuned)
+    if tuned.is_unchanged:
+        words.append(NOTHING_BETTER)
     if tests and Recipe.from_dict(tuned.methods[-1].method.recipe).is_plain:
         return [*words, "nothing that was tried does better than no guidance, and that is what the recipe is"]
     for test in tests:

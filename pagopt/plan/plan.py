@@ -22,9 +22,9 @@ class Stage:
 
     Attributes:
         name: "no guidance", "CFG", "single layers", "search", "trials", "held-out tasks".
-        images: How many it looks at; of a search or trials that may end earlier, the most.
-        stored: How many of them the store has, scored, when the stage begins; of later rounds as far as the store
-            decides them.
+        images: How many it looks at; of a search or trials that may end earlier, the most; of trials without what the
+            stage before draws.
+        stored: How many of them the store has now, scored; of later rounds as far as the store decides them.
         evaluations: Block evaluations of one image, on average.
         seconds: Time of one image here, drawn and scored, on one process; ``None`` where the model is not here.
     """
@@ -66,7 +66,7 @@ class Plan:
 
     @property
     def stored(self) -> int:
-        """Those that the store has when they are asked for."""
+        """Those that the store has now."""
         return sum(stage.stored for stage in self.stages)
 
     @property

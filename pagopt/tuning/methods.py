@@ -65,6 +65,16 @@ PRUNERS: dict[str, type[BasePruner]] = {
     "hyperband": optuna.pruners.HyperbandPruner,
     "none": optuna.pruners.NopPruner,
 }
+# What Optuna's class has no default for.
+DEFAULTS: dict[str, dict[str, Any]] = {"percentile": {"percentile": 25.0}}
+# Options that a file can hold, by annotation: not functions, nor other samplers.
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "text"),
+    "None": ((type(None),), "null"),
+}
 # A sequence that one seed gives, with its position in the storage; the others draw anew for each trial.
 STATEFUL = {"qmc"}
 
@@ -120,7 +130,9 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> BaseSample
 
     def make(seed: int) -> BaseSampler:
         further = {"warn_independent_sampling": False} if name in {"gp", "qmc"} else {}
-        sampler: BaseSampler = _made("sampler", name, SAMPLERS[name], {**further, "seed": seed, **options})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of an option; check_sampler has let it be said once
+            sampler: BaseSampler = _made("sampler", name, SAMPLERS[name], {**further, "seed": seed, **options})
         return sampler
 
     return make(seed) if name in STATEFUL else SeededByNumber(make, seed)
@@ -128,7 +140,7 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> BaseSample
 
 def make_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
     """A pruner by name; :func:`check_pruner` says what is refused."""
-    pruner: BasePruner = _made("pruner", name, PRUNERS[name], dict(options))
+    pruner: BasePruner = _made("pruner", name, PRUNERS[name], {**DEFAULTS.get(name, {}), **options})
     return pruner
 
 
@@ -154,9 +166,8 @@ def check_sampler(name: str, options: Mapping[str, Any]) -> None:
         raise UnknownName("sampler", name, SAMPLERS)
     if "seed" in options:
         raise StudyError("sampler_options: the seed is tuning_seed")
-    make_sampler(name, options, 0)
-    if name not in STATEFUL:
-        _made("sampler", name, SAMPLERS[name], dict(options))
+    _check_options("sampler", name, SAMPLERS[name], options)
+    _made("sampler", name, SAMPLERS[name], {"seed": 0, **options})
 
 
 def check_pruner(name: str, options: Mapping[str, Any]) -> None:
@@ -169,6 +180,7 @@ def check_pruner(name: str, options: Mapping[str, Any]) -> None:
     _check_named("pruner", name, PRUNERS)
     if name not in PRUNERS:
         raise UnknownName("pruner", name, PRUNERS)
+    _check_options("pruner", name, PRUNERS[name], options)
     make_pruner(name, options)
 
 
@@ -181,11 +193,22 @@ def _check_named(what: str, name: object, known: Mapping[str, object]) -> None:
         )
 
 
-def _made(what: str, name: str, kind: type[Any], options: dict[str, Any]) -> Any:
-    known = [key for key in inspect.signature(kind).parameters if key != "self"]
-    for option in options:
+def _check_options(what: str, name: str, kind: type[Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that there are not, and values of a wrong kind, which Optuna would stumble over amid the run."""
+    known = {}
+    for parameter in inspect.signature(kind).parameters.values():
+        kinds = inspect.formatannotation(parameter.annotation).strip("'").split(" | ")
+        if parameter.name != "seed" and KINDS.keys() >= set(kinds):
+            known[parameter.name] = kinds
+    for option, value in options.items():
         if option not in known:
             raise UnknownName(f"option of the {what} {name!r}", option, known)
+        if not any(type(value) in KINDS[one][0] for one in known[option]):
+            able = " or ".join(KINDS[one][1] for one in known[option])
+            raise StudyError(f"{what}_options: {option} of {name} is {able}, not {value!r}")
+
+
+def _made(what: str, name: str, kind: type[Any], options: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:

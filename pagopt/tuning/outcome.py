@@ -159,6 +159,18 @@ class Tuned:
         """The best recipe by the first objective."""
         return Recipe.from_dict(self.trial(self.best[0]).recipe)
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the only result draws what the recipe as it was draws."""
+        images = {one.method.name: one.method.images for one in self.methods}
+        # Equal recipes may be written differently; equal pictures have equal keys.
+        return len(self.goals) == 1 and images["tuned"] == images["as it was"]
+
+    @property
+    def missed(self) -> list[str]:
+        """The constraints that the result misses, because no trial kept to all."""
+        return [name for name, miss in self.trial(self.best[0]).limits.items() if miss > 0]
+
     def trial(self, number: int) -> TrialRow:
         """The trial of this number."""
         return next(row for row in self.trials if row.number == number)

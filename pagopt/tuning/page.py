@@ -89,6 +89,7 @@ def as_results(tuned: Tuned, combine: str = "sum") -> Results:
     """The comparison as a search's, without rounds: the last method is the result, or the front's first."""
     first = next(one for one in tuned.methods if one.trial is not None)
     methods = [one.method for one in tuned.methods if one.trial is None] + [first.method]
+    tests = tuned.tests[first.method.name]
     return Results(
         study=tuned.tuning,
         model=tuned.model,
@@ -102,7 +103,7 @@ def as_results(tuned: Tuned, combine: str = "sum") -> Results:
         held_out_tasks=tuned.held_out_tasks,
         rounds=[],
         methods=methods,
-        tests=tuned.tests[first.method.name],
+        tests=[test for test in tests if not (tuned.is_unchanged and test.against == "as it was")],
         images_generated=tuned.images_generated,
         seconds=tuned.seconds,
         baseline=tuned.baseline,

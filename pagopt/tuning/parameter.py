@@ -10,7 +10,7 @@ from typing import Any
 from pagopt.errors import RecipeError, StudyError
 from pagopt.heads import Head, expand_heads
 
-__all__ = ["Parameter", "Value", "parse"]
+__all__ = ["Parameter", "Value", "check_reached", "parse"]
 
 Value = bool | int | float | str
 
@@ -133,6 +133,35 @@ def parse(name: str, given: Any, most: int | None, known: Mapping[str, Parameter
             limit = f"from {low:g}" + (f" to {high:g}" if high < math.inf else "")
             raise StudyError(f"space.{name} goes from {ends[0]:g} to {ends[1]:g}, and {name} can be {limit}")
     return parameter
+
+
+def check_reached(parameters: Mapping[str, Parameter], own: Mapping[str, Value]) -> None:
+    """Refuse a parameter that no combination of the others lets apply, since it would do nothing.
+
+    Args:
+        parameters: By name, in the order in which they are drawn.
+        own: The recipe's own values, of what is not drawn.
+
+    Raises:
+        StudyError: If there is one.
+    """
+    asked = {name for parameter in parameters.values() for name in parameter.when}
+    combinations = [dict(own)]
+    for name, parameter in parameters.items():
+        able = [known for known in combinations if parameter.applies(known)]
+        if not able:
+            needs = " and ".join(f"{other} {' or '.join(map(str, v))}" for other, v in parameter.when.items())
+            has = " and ".join(
+                f"{other} {' or '.join(dict.fromkeys(str(known.get(other)) for known in combinations))}"
+                for other in parameter.when
+            )
+            raise StudyError(
+                f"space.{name} is drawn only with {needs}, which this space never has: it has {has}. Leave {name} out, "
+                "or let the space choose what it needs"
+            )
+        if name in asked:
+            others = [known for known in combinations if not parameter.applies(known)]
+            combinations = others + [{**known, name: value} for known in able for value in parameter.values]
 
 
 def _mapping(name: str, given: dict[str, Any], known: Mapping[str, Parameter]) -> Parameter:

@@ -43,8 +43,9 @@ class Parts:
         blocks: Of the model.
 
     Attributes:
-        images: By stage, at most, in the order of the run.
+        images: By stage, at most, in the order of the run; each where it is drawn first.
         points: Some of the space, drawn at random.
+        repeats: Of each trial that no sampler gives, whether the stage before draws the same pictures.
     """
 
     def __init__(self, tuning: Tuning, space: Space, blocks: int) -> None:
@@ -55,18 +56,24 @@ class Parts:
         self.goals = 1 + len(tuning.objectives)
         best = tuning.trials if self.goals > 1 else 1  # how many lie on the front is not known before
         tasks = len(study.prompts)
-        held_out = len(study.held_out_prompts) or tasks
+        before = [_drawn(PLAIN), _drawn(space.recipe)]
+        points = first_points(space)[0].values()
+        self.repeats = [point.steps == study.steps and _drawn(point.recipe) in before for point in points]
         self.images = {
             "no guidance, as it was": 2 * tasks,
-            "trials": tuning.trials * tasks,
+            "trials": self.new(tuning.trials) * tasks,
             "CFG": len(self.cfg) * tasks,
-            "held-out tasks": (2 + bool(self.cfg) + best) * held_out,
+            "held-out tasks": (2 + bool(self.cfg) + best) * len(study.held_out_prompts),
         }
 
     @property
     def exact(self) -> bool:
         """Whether every image is known before: nothing is pruned, and one trial is the best."""
         return self.tuning.pruner == "none" and self.goals == 1
+
+    def new(self, trials: int) -> int:
+        """How many of the first trials draw pictures of their own."""
+        return trials - sum(self.repeats[:trials])
 
     def names(self) -> list[str]:
         """The stages that draw something."""
@@ -125,19 +132,9 @@ def make_tuning_plan(run: TuningRun, done: int = 0, clock: Callable[[], float] =
     evaluator = run.scoring.evaluator(tuning.study.steps)
     have["no guidance, as it was"] = 2 * len(tasks) - evaluator.missing([PLAIN, start], tasks)
     have["CFG"] = len(parts.cfg) * len(tasks) - evaluator.missing(parts.cfg, tasks) if parts.cfg else 0
-    # The first points may be what the stage before drew.
-    known = {key for row in evaluator.keys([PLAIN, start], tasks) for key in row}
-    points = list(first_points(run.space)[0].values())[done:]
-    again = sum(
-        key in known
-        for point in points
-        if point.steps == tuning.study.steps
-        for row in evaluator.keys([point.recipe], tasks)
-        for key in row
-    )
-    have["trials"] = min(parts.images["trials"], done * len(tasks) + again)
-    judged = stored(whole, [PLAIN, start], held_out) if held_out else parts.images["held-out tasks"]
-    have["held-out tasks"] = judged
+    have["trials"] = parts.new(done) * len(tasks)
+    if held_out:
+        have["held-out tasks"] = stored(whole, [PLAIN, start], held_out)
     return Plan(
         tuple(Stage(name, parts.images[name], have[name], parts.cost(name), paces[name]) for name in parts.names()),
         exact=parts.exact,
@@ -214,6 +211,11 @@ def random_points(space: Space, number: int, seed: int) -> list[Point]:
         return min(int(high), round(value)) if parameter.whole else min(high, max(low, float(value)))
 
     return [space.draw(ask) for _ in range(number)]
+
+
+def _drawn(recipe: Recipe) -> Recipe:
+    """One recipe for all that draw the same pictures."""
+    return Recipe(scale=0.0, cfg=recipe.cfg or 1.0) if recipe.is_plain else recipe.replace(cfg=recipe.cfg or 1.0)
 
 
 def _by_steps(points: Sequence[Point], at_once: int) -> list[list[Point]]:

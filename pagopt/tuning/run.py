@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 import optuna
 
 import pagopt
-from pagopt.errors import PagoptError, RecipeError, StudyError
+from pagopt.errors import PagoptError, StudyError
 from pagopt.evaluate import together
 from pagopt.experiment import Run
 from pagopt.folder import Folder
-from pagopt.models import Weights, model_files
+from pagopt.models import model_files
 from pagopt.recipe import PLAIN
 from pagopt.report.reading import value_name
 from pagopt.results import Estimate
@@ -29,9 +29,9 @@ from pagopt.tuning.artifacts import Artifacts, name_metrics
 from pagopt.tuning.ledger import Asked, Ledger, Seen
 from pagopt.tuning.methods import make_pruner, make_sampler
 from pagopt.tuning.outcome import TrialRow, Tuned, means
-from pagopt.tuning.scoring import Scoring
+from pagopt.tuning.scoring import Beside, Scoring
 from pagopt.tuning.space import Space
-from pagopt.tuning.start import Start, first_points, opened
+from pagopt.tuning.start import Start, check_model, first_points, opened
 from pagopt.tuning.storage import DATABASE, address_of, guarded, open_storage, open_study
 from pagopt.tuning.tuning import Tuning
 from pagopt.tuning.verdict import chosen, compare, write
@@ -109,9 +109,18 @@ class TuningRun:
         offload: str | None = None,
     ) -> None:
         self.tuning, self.name, self.start, self.space = tuning, name, start, space
-        self.run = Run(tuning.study, name, folder, batch_size, options, quiet, store, offload, check=self._check_model)
+        beside = Beside(tuning)  # before the model is loaded, and before there is a bar
+
+        def check(run: Run) -> None:
+            check_model(tuning, start, space, run)
+
+        self.run = Run(tuning.study, name, folder, batch_size, options, quiet, store, offload, check)
         self.trainer = self.run.trainer
-        self.scoring = Scoring(tuning, self.run)
+        try:
+            self.scoring = Scoring(tuning, self.run, beside)
+        except PagoptError:
+            self.close()
+            raise
         self.goals = self.scoring.goals
         self.slices = tuning.slices()
         self.artifacts = Artifacts(self.run, self.scoring, self.slices, folder.path / "artifacts")
@@ -282,17 +291,3 @@ class TuningRun:
             else:
                 left.add(one.number)
         return left
-
-    def _check_model(self, run: Run) -> None:
-        known, here = self.start.provenance, run.renderer.fingerprint
-        if known is not None and known.fingerprint != here and not self.tuning.allow_other_model:
-            raise StudyError(
-                f"the recipe {self.start.label} was found on another model: {known.model} ({Weights.of(known)}) with "
-                f"fingerprint {known.fingerprint or '(none)'}, and {self.tuning.study.model} ({run.weights}) has "
-                f"{here}. Its heads may mean something else here. --allow_other_model tunes it all the same"
-            )
-        try:
-            run.head_map.check(self.start.recipe.heads)
-        except PagoptError as error:
-            raise RecipeError(f"the recipe {self.start.label} does not fit this model: {error}") from error
-        run.head_map.check(self.space.heads)

@@ -10,18 +10,42 @@ from numpy.typing import NDArray
 from pagopt.combine import Limit
 from pagopt.combine.scores import limits_of
 from pagopt.comparison.compute import block_evaluations
-from pagopt.errors import PagoptError, StoreError
+from pagopt.errors import PagoptError, StoreError, UnknownName
 from pagopt.evaluate import Evaluator
 from pagopt.experiment import Run
+from pagopt.own_code import is_own
 from pagopt.recipe import PLAIN, Recipe
 from pagopt.render import Task
-from pagopt.reward import Objective, RewardSpec
+from pagopt.reward import Objective, RewardSpec, available_rewards
+from pagopt.reward.loading import OWN
 from pagopt.tuning.diversity import DIVERSITY, Diversity
 from pagopt.tuning.ledger import Asked, Seen
 from pagopt.tuning.outcome import Goal
 from pagopt.tuning.tuning import COST, Tuning
 
-__all__ = ["Scoring"]
+__all__ = ["Beside", "Scoring"]
+
+
+class Beside:
+    """The rewards that a tuning has beside the study's.
+
+    Args:
+        tuning: Objectives and constraints.
+
+    Attributes:
+        further: Of the objectives; ``None`` if there are none.
+        bounds: Of the constraints; ``None`` if there are none.
+
+    Raises:
+        UnknownName: If there is no such objective or constraint.
+        RewardError: If one cannot be made.
+    """
+
+    def __init__(self, tuning: Tuning) -> None:
+        _check_names("objective", tuning.further, (COST, DIVERSITY))
+        _check_names("constraint", tuning.bounds, (DIVERSITY,))
+        self.further = Objective(tuning.further) if tuning.further else None
+        self.bounds = Objective([_bare(spec) for spec in tuning.bounds]) if tuning.bounds else None
 
 
 class Scoring:
@@ -30,6 +54,7 @@ class Scoring:
     Args:
         tuning: Objectives and constraints.
         run: Model, store, trainer and the rewards of the study.
+        beside: The other rewards of the tuning.
 
     Attributes:
         rewards: Those of the trials by label: the study's, and those of further objectives and constraints.
@@ -38,10 +63,9 @@ class Scoring:
         limits: The constraints in the rewards' own units, once :meth:`measure_by` was called.
     """
 
-    def __init__(self, tuning: Tuning, run: Run) -> None:
+    def __init__(self, tuning: Tuning, run: Run, beside: Beside) -> None:
         self.tuning, self.run, self.objective = tuning, run, run.objective
-        self.further = Objective(tuning.further) if tuning.further else None
-        self.bounds = Objective([_bare(spec) for spec in tuning.bounds]) if tuning.bounds else None
+        self.further, self.bounds = beside.further, beside.bounds
         self.rewards = dict(self.objective.rewards)
         self.labels = {
             "further": self._join(self.further) if self.further else {},
@@ -179,6 +203,14 @@ class Scoring:
         terms = [spec.term(own[label]) for label, spec in zip(labels, self.tuning.bounds, strict=True)]
         terms += [spec.term(DIVERSITY) for spec in self.tuning.constraints if spec.name == DIVERSITY]
         return limits_of(terms, baseline)
+
+
+def _check_names(kind: str, specs: Sequence[RewardSpec], more: Sequence[str]) -> None:
+    """Of rewards, with what else there is to name in their place."""
+    known = available_rewards()
+    for spec in specs:
+        if spec.name not in known and not is_own(spec.name):
+            raise UnknownName(kind, spec.name, [*more, *known], OWN)
 
 
 def _bare(spec: RewardSpec) -> RewardSpec:

@@ -12,7 +12,7 @@ from pagopt.errors import PagoptError, StudyError, UnknownName
 from pagopt.heads import Head
 from pagopt.recipe import Recipe
 from pagopt.targets import known_targets, make_target
-from pagopt.tuning.parameter import Parameter, Value, parse
+from pagopt.tuning.parameter import Parameter, Value, check_reached, parse
 
 __all__ = ["NAMES", "Draw", "Point", "Space"]
 
@@ -72,6 +72,7 @@ class Space:
         self._check_soft()
         self._check_interval()
         self._check_targets()
+        check_reached(self.parameters, self.own())
         if not any(parameter.varies for parameter in self.parameters.values()):
             raise StudyError("nothing varies in the space: give a range [low, high] or `choices` for some parameter")
 

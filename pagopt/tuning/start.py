@@ -10,8 +10,10 @@ from typing import Any
 from pagopt.comparison import Entrant
 from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.evaluate import precision_of
+from pagopt.experiment import Run
 from pagopt.folder import Folder
 from pagopt.heads import Head, expand_heads
+from pagopt.models import Weights
 from pagopt.recipe import Provenance, Recipe, load_recipe
 from pagopt.results import load_results
 from pagopt.search.candidates import found_order
@@ -20,7 +22,7 @@ from pagopt.tuning.parameter import Value
 from pagopt.tuning.space import Point, Space
 from pagopt.tuning.tuning import Tuning
 
-__all__ = ["ADVICE", "Start", "configuration", "find_start", "first_points", "opened"]
+__all__ = ["ADVICE", "Start", "check_model", "configuration", "find_start", "first_points", "opened"]
 
 ADVICE = 0.5
 """The paper's strength for quality (SoftPAG, arXiv 2506.10978)."""
@@ -66,6 +68,27 @@ def find_start(tuning: Tuning) -> Start:
             "comparison: take other held_out_prompts or held_out_seeds"
         )
     return Start(text, recipe, _order(Path(text), recipe, provenance), provenance)
+
+
+def check_model(tuning: Tuning, start: Start, space: Space, run: Run) -> None:
+    """Refuse a model that the recipe was not found on, or that does not have its heads.
+
+    Raises:
+        StudyError: If it is another model, and the tuning does not allow it.
+        RecipeError: If the model does not have the recipe's heads.
+    """
+    known, here = start.provenance, run.renderer.fingerprint
+    if known is not None and known.fingerprint != here and not tuning.allow_other_model:
+        raise StudyError(
+            f"the recipe {start.label} was found on another model: {known.model} ({Weights.of(known)}) with "
+            f"fingerprint {known.fingerprint or '(none)'}, and {tuning.study.model} ({run.weights}) has "
+            f"{here}. Its heads may mean something else here. --allow_other_model tunes it all the same"
+        )
+    try:
+        run.head_map.check(start.recipe.heads)
+    except PagoptError as error:
+        raise RecipeError(f"the recipe {start.label} does not fit this model: {error}") from error
+    run.head_map.check(space.heads)
 
 
 def first_points(space: Space) -> tuple[dict[str, Point], dict[str, str]]:

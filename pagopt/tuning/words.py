@@ -11,7 +11,10 @@ from pagopt.results import Estimate, Results
 from pagopt.tuning.lens import settings
 from pagopt.tuning.outcome import Tuned
 
-__all__ = ["story"]
+__all__ = ["NOTHING_BETTER", "story"]
+
+NOTHING_BETTER = "tuning found nothing better than the recipe as it was"
+"""Where the best trial is that recipe."""
 
 NAMES = {"as it was": "the recipe as it was", "no guidance": "no guidance"}
 
@@ -28,16 +31,18 @@ def story(tuned: Tuned, results: Results, rows: Sequence[Row]) -> Story:
     noun, subject = "tuned recipe", "the tuned recipe"
     if several:
         noun, subject = "first recipe", f"the first of them (trial {tuned.best[0]})"
+    elif tuned.is_unchanged:
+        subject = NAMES["as it was"]
     told = tell(results, rows, Words(noun, "the trials", "tasks of the trials", NAMES, subject))
-    deck = list(told.deck)
-    headline = told.headline
+    first = [told.headline, *([] if several else [_found(tuned)])]
     if several:
-        headline = _front(tuned, results.combine)
-        deck = [told.headline, *deck]
-    else:
-        deck.insert(0, _found(tuned))
-    deck.append(_cost(tuned))
-    return Story(told.verdict, headline, tuple(sentence for sentence in [*deck, _limits(tuned)] if sentence))
+        first.insert(0, _front(tuned, results.combine))
+    elif tuned.is_unchanged:
+        first.insert(0, f"{NOTHING_BETTER[0].upper()}{NOTHING_BETTER[1:]}.")
+    if tuned.missed:
+        first.insert(0, f"No trial kept to all constraints; the one shown misses: {', '.join(tuned.missed)}.")
+    deck = [*first[1:], *told.deck, _cost(tuned), _limits(tuned)]
+    return Story("none" if tuned.missed else told.verdict, first[0], tuple(sentence for sentence in deck if sentence))
 
 
 def _found(tuned: Tuned) -> str:
@@ -79,17 +84,16 @@ def _cost(tuned: Tuned) -> str:
     """Block evaluations for one picture, the result first."""
     own = next(one for one in tuned.methods if one.trial is not None)
     others = [
-        f"{one.cost} for {NAMES.get(one.method.name, one.method.name)}" for one in tuned.methods if one.trial is None
+        f"{one.cost} for {NAMES.get(one.method.name, one.method.name)}"
+        for one in tuned.methods
+        if one.trial is None and not (tuned.is_unchanged and one.method.name == "as it was")
     ]
     return f"One of its pictures costs {own.cost} block evaluations ({', '.join(others)})."
 
 
 def _limits(tuned: Tuned) -> str:
     limits = tuned.trial(tuned.best[0]).limits
-    missed = [name for name, miss in limits.items() if miss > 0]
-    if missed:
-        return f"No trial kept to all constraints; this one misses: {', '.join(missed)}."
-    if not limits:
+    if tuned.missed or not limits:
         return ""
     before = next((row.limits for row in tuned.trials if row.label == "as it was"), {})
     more = " The recipe as it was does not." if any(miss > 0 for miss in before.values()) else ""

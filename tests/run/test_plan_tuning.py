@@ -64,17 +64,17 @@ def test_the_images_of_a_tuning_are_exact_where_nothing_is_pruned(
     assert plan.exact
     assert {stage.name: stage.images for stage in plan.stages} == {
         "no guidance, as it was": 2 * 2,
-        "trials": 5 * 2,
+        "trials": (5 - 2) * 2,
         "CFG": 2,
         "held-out tasks": 4 * 3,
     }
     tuned = tune(tuning, "tiny", tmp_path / "run", trainer=TRAINER)
-    assert asked() == plan.images
     # "no guidance" and "as it was" are trials, too, and drawn once: the plan knows.
-    assert plan.stored == 2 * 2
+    assert asked() == plan.images + 2 * 2
+    assert plan.stored == 0, "the store does not exist"
     best = tuned.trial(tuned.best[0])
     again = 3 if best.label in {"no guidance", "as it was"} else 0  # then its held-out pictures are there, too
-    assert tuned.images_generated == plan.images - plan.stored - again
+    assert tuned.images_generated == plan.images - again
     assert plan.seconds is not None
     assert plan.seconds > 0
 
@@ -92,11 +92,21 @@ def test_a_finished_tuning_counts_when_more_trials_are_planned(study: Study, tmp
     assert finished_trials(None, out, "tiny") == 3
     plan = plan_of(tuning_of(study), out)
     stages = {stage.name: (stage.images, stage.stored) for stage in plan.stages}
-    assert stages["trials"] == (10, 6)
+    assert stages["trials"] == ((5 - 2) * 2, 2), "two of the three are of the stage before"
+    assert stages["no guidance, as it was"] == (4, 4)
     assert stages["CFG"] == (2, 2)
     assert finished_trials(None, tmp_path / "nothing", "tiny") == 0
     assert finished_trials(str(tmp_path / "no.journal"), out, "tiny") == 0
     assert not (tmp_path / "no.journal").exists()
+
+
+def test_without_held_out_tasks_the_comparison_draws_nothing(study: Study, tmp_path: Path) -> None:
+    tuning = tuning_of(Study(**{**study.__dict__, "held_out_prompts": [], "held_out_seeds": None}))
+    plan = plan_of(tuning, tmp_path / "plan")
+    assert [(stage.name, stage.stored) for stage in plan.stages] == [
+        ("no guidance, as it was", 0), ("trials", 0), ("CFG", 0),
+    ]  # fmt: skip
+    assert tune(tuning, "tiny", tmp_path / "run", trainer=TRAINER).images_generated == plan.images
 
 
 def test_points_of_a_space_are_of_it_and_differ() -> None:
@@ -203,7 +213,7 @@ def test_the_command_tells_a_tuning_from_a_study(
     assert main([*words, "--recipe", "L1.H1", "--trials", "4", "--pruner", "none"]) == 0
     said = capsys.readouterr().out
     assert "trials" in said
-    assert f"images  {2 * 2 + 4 * 2 + 2 + 4 * 3}\n" in said
+    assert f"images  {2 * 2 + (4 - 2) * 2 + 2 + 4 * 3}\n" in said
     assert main(["plan", str(study_file), "--space", "{strength: [0, 1]}", *CPU]) == 2
     assert "there is nothing to tune" in capsys.readouterr().err
     assert main(["plan", "nothing"]) == 2
@@ -219,7 +229,7 @@ def test_the_command_plans_a_tuning_here(
     before = sorted(tmp_path.rglob("*"))
     assert main(["plan", str(study_file), *CPU]) == 0
     said = capsys.readouterr().out
-    assert "at most 24, of which the store of runs/tune-tiny has 4" in said
+    assert "at most 20, of which the store of runs/tune-tiny has 0" in said
     assert "time left" in said
     assert sorted(tmp_path.rglob("*")) == before
     assert main(["tune", str(study_file), *CPU]) == 0

@@ -101,6 +101,35 @@ def test_what_the_page_shows_is_valid(tmp_path: Path) -> None:
     assert diversities == [None, RewardSpec("diversity", args={"reward": "clip"}), None, None]
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--objectives", "[cst]"], "error: unknown objective 'cst'. Did you mean 'cost'? Known: cost, diversity, aes"),
+        (["--objectives", "[{name: diversty}]"], "error: unknown objective 'diversty'. Did you mean 'diversity'?"),
+        (
+            ["--constraints", "[{name: sharpnes, at_least: baseline}]"],
+            "error: unknown constraint 'sharpnes'. Did you mean 'sharpness'? Known: diversity, aesthetic",
+        ),
+    ],
+)
+def test_an_unknown_objective_is_refused_before_the_model_is_loaded(
+    words: list[str], message: str, tuning_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", str(tuning_file), "--out", str(tmp_path / "run"), *words, *CPU]) == 2
+    assert capsys.readouterr().err.startswith(message), "and there is no bar before it"
+
+
+def test_an_error_stands_on_a_line_of_its_own(
+    tuning_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--objectives", "[diversity]", "--prompts", "[a, a]", "--held_out_prompts", "[b, b]", "--rungs", "null"]
+    assert main(["tune", str(tuning_file), "--out", str(tmp_path / "run"), *words, *CPU]) == 2
+    before, error = capsys.readouterr().err.split("\nerror: ")
+    assert error.startswith("diversity compares features of pictures, and none of the rewards colorfulness has any")
+    assert error.count("\n") == 1, "the bar is closed"
+    assert "image/s" in before
+
+
 def test_an_unknown_tuning_names_the_nearest() -> None:
     assert "strength" in available_tunings()
     with pytest.raises(UnknownName, match="Did you mean 'strength'"):

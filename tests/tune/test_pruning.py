@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from pagopt.tuning.methods import Paired, make_pruner
+from pagopt.tuning.methods import PRUNERS, Paired, check_pruner, make_pruner
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 TASKS = [9.0, 8.0, 9.5, 8.5, 7.5, 1.0, 2.0, 1.5, 0.5, 2.5]  # easy ones first
@@ -59,3 +59,19 @@ def test_with_nothing_to_compare_with_it_stops_nothing() -> None:
     assert not stops(study, [-5.0] * 5)
     study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={0: 99.0}))
     assert not stops(study, [-5.0] * 5)
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_every_pruner_works_by_its_name_alone(name: str) -> None:
+    check_pruner(name, {})
+    stops(study_with(make_pruner(name, {})), [-5.0] * 5)
+
+
+def test_the_percentile_is_the_best_quarter_unless_it_is_given() -> None:
+    for options, stopped in (({}, True), ({"percentile": 50}, False)):
+        study = optuna.create_study(direction="maximize", pruner=make_pruner("percentile", options))
+        for value in range(8):
+            study.add_trial(create_trial(value=float(value), intermediate_values={0: float(value)}))
+        trial = study.ask()
+        trial.report(4.5, 0)
+        assert trial.should_prune() == stopped

@@ -108,6 +108,11 @@ def test_an_option_of_a_target_is_drawn_with_that_target_only() -> None:
     assert point.recipe.target_options == (("sigma", 4.0),)
 
 
+def test_an_option_of_the_recipes_own_target_needs_no_choice() -> None:
+    blurred = Recipe(heads=ORDER, target="blur", scale=2.0)
+    assert space({"blur.sigma": [1, 4]}, blurred).draw(last).recipe.target_options == (("sigma", 4.0),)
+
+
 def test_a_condition_on_another_choice() -> None:
     given = {
         "target": ["identity", "temperature"],
@@ -168,6 +173,19 @@ def test_own_strengths_of_heads_need_a_strength_for_each() -> None:
         ({"steps": [4, 8.5]}, "whole numbers"),
         ({"cfg": {"choices": [2, 2]}}, "has a choice twice"),
         ({"start": [0, 0.5], "stop": [0.5, 1]}, "leave at least 1/12 between them"),
+        (
+            {"blur.sigma": [1, 4]},
+            "space.blur.sigma is drawn only with target blur, which this space never has: it has target identity",
+        ),
+        ({"target": ["identity", "uniform"], "blur.sigma": 2.0}, "it has target identity or uniform. Leave blur.sigma"),
+        (
+            {
+                "target": ["identity", "blur"],
+                "path": {"choices": ["straight", "fisher_rao"], "when": {"target": "identity"}},
+                "blur.sigma": {"low": 1, "high": 4, "when": {"path": "fisher_rao"}},
+            },
+            "drawn only with path fisher_rao and target blur, which this space never has",
+        ),
         ({"target": ["uniform", "identity"], "path": ["straight", "log_linear"]}, "Say which targets a path is"),
     ],
 )  # fmt: skip

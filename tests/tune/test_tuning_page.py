@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pagopt.cli.tune import show
 from pagopt.store import Store
+from pagopt.summary import paired_test
 from pagopt.tuning import TrialRow, Tuned
 from pagopt.tuning.importance import LEAST, importances
 from pagopt.tuning.lens import Lens, lenses
@@ -84,6 +86,37 @@ def test_no_gain_is_told_plainly(tmp_path: Path) -> None:
         tests={"tuned": [test, *tuned.tests["tuned"][1:]]},
     )
     assert "No gain: the tuned recipe does not raise the sharp score" in render(tuned, tmp_path)[1].text
+
+
+def test_where_the_recipe_as_it_was_is_the_best_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuned = make_tuned()
+    assert not tuned.is_unchanged
+    before, last = tuned.methods[-2:]
+    same = dataclasses.replace(last, method=dataclasses.replace(before.method, name="tuned"))
+    prompts = tuned.held_out_prompts
+    tests = [paired_test(same.method, other.method, prompts) for other in (tuned.methods[0], before)]
+    tuned = dataclasses.replace(tuned, best=[1], methods=[*tuned.methods[:-1], same], tests={"tuned": tests})
+    text, page = render(tuned, tmp_path)
+    assert re.search(r"<h1[^>]*>Tuning found nothing better than the recipe as it was\.</h1>", text)
+    assert re.search("the recipe as it was (raises|moves|does not raise|to raise) the sharp score", page.text, re.I)
+    assert "Against the recipe as it was" not in page.text
+    assert "The tuned recipe raises" not in page.text
+    assert "(24 for no guidance)" in page.text
+    assert [test.against for test in as_results(tuned).tests] == ["no guidance"]
+    show(tuned, tmp_path, "nothing")
+    said = capsys.readouterr().out
+    assert "note: tuning found nothing better than the recipe as it was" in said
+    assert "not shown to be better than as it was" not in said
+
+
+def test_a_constraint_that_no_trial_kept_comes_first(tmp_path: Path) -> None:
+    tuned = make_tuned(misses=True)
+    rows = [dataclasses.replace(row, limits=dict.fromkeys(row.limits, 0.5 + row.number / 100)) for row in tuned.trials]
+    text, page = render(dataclasses.replace(tuned, trials=rows), tmp_path)
+    missed = "No trial kept to all constraints; the one shown misses: calm at least 7.6."
+    assert re.search(rf"<h1[^>]*>{missed}</h1>", text)
+    assert page.text.count(missed) == 1
+    assert "The tuned recipe raises the sharp score" in page.text
 
 
 def test_every_chart_can_be_seen_through_every_reward(written: tuple[str, Page]) -> None:
