@@ -152,11 +152,12 @@ def check_effect(
     units = 0 if plain.dtype in HALF else ROUNDING * torch.finfo(plain.dtype).eps
     away, largest = (each.abs().flatten(1).amax(dim=1) for each in (plain - perturbed, plain))
     same = (away <= units * largest).tolist()
-    if not all(finite := (away.isfinite() | ~largest.isfinite()).tolist()):
-        broken = finite.index(False)
-        target, options = fork.recipes[broken].target, dict(fork.recipes[broken].target_options)
+    broken = (largest.isfinite() & ~away.isfinite()).tolist()
+    if any(broken):
+        first = broken.index(True)
+        target, options = fork.recipes[first].target, dict(fork.recipes[first].target_options)
         raise GuidanceError(
-            f"the perturbed prediction for image {images[broken]} is not finite, with target {target} {options}: "
+            f"the perturbed prediction for image {images[first]} is not finite, with target {target} {options}: "
             "take milder options, or float32"
         )
     for image, recipe, unchanged in zip(images, fork.recipes, same, strict=True):

@@ -119,7 +119,7 @@ def specs_of(terms: Any) -> list[RewardSpec]:
             specs += specs_of(_yaml(term)) if term.lstrip().startswith(("[", "{")) else [RewardSpec(term)]
         else:
             raise RewardError(
-                f"{term!r} ({getattr(term, '__name__', type(term).__name__)}) is no name of a reward. Studies are "
+                f"a {getattr(term, '__name__', type(term).__name__)} object is no name of a reward. Studies are "
                 'plain data: name the reward ("clip"), write "path/to/file.py:name" for one of your own, or '
                 "RewardSpec(name, weight, args). Objective and Evaluator take objects."
             )
