@@ -217,7 +217,7 @@ def guarded(address: str) -> Iterator[None]:
         package = error.name or getattr(error.__cause__, "name", None) or str(error).partition("\n")[0]
         raise StudyError(
             f"the storage {shown(address)} needs the Python package {package}, which is not installed: pip install "
-            "'pagopt[postgresql]' for PostgreSQL, 'pagopt[grpc]' for a proxy, pymysql for MySQL"
+            "'pagopt[postgresql]' for PostgreSQL, 'pagopt[grpc]' for a proxy, pymysql for MySQL (mysql+pymysql://...)"
         ) from error
     except (ArgumentError, ValueError) as error:
         raise StudyError(
