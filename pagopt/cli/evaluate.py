@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, get_loader
 from rich.table import Table
 from rich.text import Text
 
@@ -121,7 +121,7 @@ def reward_specs(words: Sequence[str]) -> list[RewardSpec]:
     for word in words:
         if not word.lstrip().startswith(("{", "[")) and Path(word).suffix in {".yaml", ".yml"}:
             try:
-                specs += specs_of(yaml.safe_load(Path(word).read_text(encoding="utf-8")))
+                specs += specs_of(get_loader("yaml")(Path(word).read_text(encoding="utf-8")))
             except OSError as error:
                 raise RewardError(f"cannot read the rewards in {word}: {error.strerror}") from error
             except (UnicodeDecodeError, yaml.YAMLError) as error:

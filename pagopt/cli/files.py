@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, get_loader
 
 from pagopt.errors import PagoptError, StudyError, UnknownName
 from pagopt.reward import specs_of
@@ -20,7 +20,7 @@ TUNING = set(Tuning.__dataclass_fields__) - {"study"}
 
 
 def as_config(file: Path, command: ArgumentParser) -> str:
-    """What ``--config`` takes for a file: its path, or its text where a finished run wrote it.
+    """What ``--config`` takes for a file: its text, without what a finished run wrote there for itself.
 
     Args:
         file: A study, a tuning, or the ``config.yaml`` of a search.
@@ -31,7 +31,7 @@ def as_config(file: Path, command: ArgumentParser) -> str:
         UnknownName: For a key that is no option.
     """
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = get_loader("yaml")(file.read_text(encoding="utf-8"))  # to which 1e-1 is a number, as to the parser
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"cannot read {file}: {error}") from error
     except yaml.YAMLError as error:
@@ -39,8 +39,7 @@ def as_config(file: Path, command: ArgumentParser) -> str:
     if not isinstance(data, dict):
         what = "is empty" if data is None else f"holds {type(data).__name__} and no options by name"
         raise StudyError(f"{file} {what}; `pagopt init my_style` writes a study to start from")
-    ran = {"study", "precision"} <= data.keys()  # what a search keeps of itself
-    if ran:
+    if {"study", "precision"} <= data.keys():  # what a search keeps of itself
         del data["study"]
         if (precision := data.pop("precision")) != "32-true":
             data["trainer"] = {"precision": precision}

@@ -157,7 +157,7 @@ def unseen(searched: Sequence[tuple[str, int]], held_out: Sequence[tuple[str, in
     old = sum(prompt in known for prompt, _ in held_out)
     if old == count:
         return f"{count} new seed{'' if count == 1 else 's'} of prompts that {maker} saw"
-    some = f" ({old} of these prompts it saw with other seeds)" if old else ""
+    some = f" (but {old} of these prompts with other seeds)" if old else ""
     return f"{count} {one} that {maker} never saw{some}"
 
 

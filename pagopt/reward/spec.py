@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from jsonargparse import get_loader
 
 from pagopt.combine import Bound, Term, Tolerance, combination
 from pagopt.errors import RewardError, UnknownName
@@ -48,7 +50,7 @@ class RewardSpec:
             raise RewardError(
                 f"the args of reward {self.name!r} are {self.args!r}, not names with values", reward=self.name
             )
-        number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
+        number = isinstance(self.weight, numbers.Real) and not isinstance(self.weight, bool)
         if not number or not math.isfinite(self.weight) or self.weight == 0:
             raise RewardError(
                 f"the weight of reward {self.name!r} is {self.weight!r}: it must be a finite number other "
@@ -128,7 +130,7 @@ def specs_of(terms: Any) -> list[RewardSpec]:
 
 def _yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return get_loader("yaml")(text)  # to which 1e-1 is a number, as everywhere on the command line
     except yaml.YAMLError as error:
         raise RewardError(
             f"{text} is no reward's name, and no list of rewards: each is a name, or has `name` and, if need be, "

@@ -89,7 +89,7 @@ def test_how_new_held_out_tasks_are_is_one_phrase() -> None:
     searched = [("cat", 0), ("dog", 0)]
     assert unseen(searched, [("bus", 1), ("key", 1)], "the search") == "2 prompts and seeds that the search never saw"
     some = unseen(searched, [("cat", 1), ("key", 1)], "the search")
-    assert some == "2 prompts and seeds that the search never saw (1 of these prompts it saw with other seeds)"
+    assert some == "2 prompts and seeds that the search never saw (but 1 of these prompts with other seeds)"
     assert unseen(searched, [("cat", 1)], "the search") == "1 new seed of prompts that the search saw"
 
 

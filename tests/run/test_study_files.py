@@ -48,6 +48,19 @@ def test_a_file_with_a_mistake(
     assert not Path("runs").exists()
 
 
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
+    """Not to every reader of YAML."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "prompts: [a, 2024-01-01]\nreward: [{name: clip, weight: 1e-1}]\nscale: 2e0\n"
+        "search: racing\nsearch_options: {share: 5e-1}\n",
+        encoding="utf-8",
+    )
+    study = requested(*parse([str(file), "--watch", "{name: style, weight: 1e-1}"], parser(), find_study)).study
+    assert (study.scale, study.search_options, study.prompts[1]) == (2.0, {"share": 0.5}, "2024-01-01")
+    assert [spec.weight for spec in (*study.specs, *study.watched)] == [0.1, 0.1]
+
+
 def test_names_of_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
