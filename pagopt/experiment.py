@@ -115,6 +115,7 @@ class Run:
         dtype, options = at_load(study.dtype, options)
         self.trainer = make_trainer(**options)  # before the model is loaded, since that may take minutes
         pipe, self.weights = load_model(study.model, dtype, study.quantize)
+        self.model_files = self.model_files or model_files(study.model)  # it may only now have come from the hub
         self.head_map: HeadMap = family_of(pipe).head_map(pipe.transformer)
         self.pool = self.head_map.select(study.heads)
         self.layers = sorted({head.block for head in self.pool})

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ConfigMixin, DiffusionPipeline
+from huggingface_hub import try_to_load_from_cache
 
 from pagopt.embedded import EMBEDDED, scorer_folder
 from pagopt.errors import ModelError, UnknownName
@@ -136,23 +139,27 @@ def check_model(name: str) -> str:
 
 
 def model_files(name: str) -> str:
-    """What tells without reading them whether files of a model's folder may have changed: names, sizes and times.
+    """What tells without reading them whether files of a model may have changed.
 
-    Whether the model has changed with them, its :func:`fingerprint` tells. What is hidden (``.cache``) does not count.
+    Of a folder these are names, sizes and times (what is hidden, ``.cache``, does not count), of a hub id it is the
+    commit in the cache of this machine. Whether the model has changed with them, its :func:`fingerprint` tells.
 
     Returns:
-        16 hexadecimal digits; nothing for a model that is no folder of the user's.
+        16 hexadecimal digits; nothing for a function of the user's, a model that comes with pagopt, and one that is not
+        on this machine.
     """
     folder = Path(name).expanduser()
-    if name in ALIASES or not folder.is_dir():
-        return ""
-    files = {file.relative_to(folder): file.stat() for file in folder.rglob("*") if file.is_file()}
-    known = sorted(
-        (place.as_posix(), found.st_size, found.st_mtime_ns)
-        for place, found in files.items()
-        if not any(part.startswith(".") for part in place.parts)
-    )
-    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+    if name not in ALIASES and folder.is_dir():
+        files = {file.relative_to(folder): file.stat() for file in folder.rglob("*") if file.is_file()}
+        known = sorted(
+            (place.as_posix(), found.st_size, found.st_mtime_ns)
+            for place, found in files.items()
+            if not any(part.startswith(".") for part in place.parts)
+        )
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+    hub = ALIASES.get(name, name)
+    index = try_to_load_from_cache(hub, "model_index.json") if _HUB_ID.fullmatch(hub) else None
+    return Path(index).parent.name[:16] if isinstance(index, str) else ""
 
 
 def load_pipeline(name: str, dtype: torch.dtype | str | None = None, quantize: str | None = None) -> Any:
@@ -189,12 +196,8 @@ def load_model(name: str, dtype: str | None = None, quantize: str | None = None)
     family_in(index)
     absent = {name: None for name, entry in index.items() if entry == [None, None]}  # saved without, such as no T5
     arguments = {"use_safetensors": True, **weights.arguments(index), **absent}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        try:
-            return DiffusionPipeline.from_pretrained(source, **arguments), weights
-        except Exception as error:
-            raise cannot_load(source, error) from error
+    with _loading(source):
+        return DiffusionPipeline.from_pretrained(source, **arguments), weights
 
 
 def head_map_of(name: str) -> HeadMap:
@@ -221,10 +224,8 @@ def read_part(source: str, name: str) -> Any:
     Raises:
         ModelError: If it cannot be read.
     """
-    try:
+    with _loading(source):
         return _Configuration.load_config(source, subfolder=name)
-    except Exception as error:
-        raise cannot_load(source, error) from error
 
 
 def read_index(source: str) -> dict[str, Any]:
@@ -233,10 +234,8 @@ def read_index(source: str) -> dict[str, Any]:
     Raises:
         ModelError: If they cannot be read.
     """
-    try:
+    with _loading(source):
         index = DiffusionPipeline.load_config(source)
-    except Exception as error:
-        raise cannot_load(source, error) from error
     return {key: list(value) if isinstance(value, list | tuple) else value for key, value in dict(index).items()}
 
 
@@ -268,6 +267,18 @@ def family_of_transformer(name: str) -> Family:
 def _unsupported(name: str) -> ModelError:
     supported = ", ".join(pipeline for family in FAMILIES for pipeline in family.pipelines)
     return ModelError(f"{name} belongs to no supported family of models. Supported: {supported}.")
+
+
+@contextmanager
+def _loading(source: str) -> Iterator[None]:
+    """What a library says while it reads a model: errors are ours, and a user can do nothing about some warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")  # diffusers passes it to the hub's client
+        try:
+            yield
+        except Exception as error:
+            raise cannot_load(source, error) from error
 
 
 def cannot_load(source: str, error: Exception) -> ModelError:

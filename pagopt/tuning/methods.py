@@ -75,6 +75,7 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),
     "None": ((type(None),), "null"),
 }
+TRIED = 3  # made-up trials
 # A sequence that one seed gives, with its position in the storage; the others draw anew for each trial.
 STATEFUL = {"qmc"}
 
@@ -168,6 +169,9 @@ def check_sampler(name: str, options: Mapping[str, Any]) -> None:
         raise StudyError("sampler_options: the seed is tuning_seed")
     _check_options("sampler", name, SAMPLERS[name], options)
     _made("sampler", name, SAMPLERS[name], {"seed": 0, **options})
+    # Some values are refused only after the startup trials, which may be many.
+    soon = {"n_startup_trials": 1} if name in {"tpe", "gp"} else {}
+    _try_out("sampler", name, options, make_sampler(name, {**options, **soon}, 0), optuna.pruners.NopPruner())
 
 
 def check_pruner(name: str, options: Mapping[str, Any]) -> None:
@@ -181,7 +185,8 @@ def check_pruner(name: str, options: Mapping[str, Any]) -> None:
     if name not in PRUNERS:
         raise UnknownName("pruner", name, PRUNERS)
     _check_options("pruner", name, PRUNERS[name], options)
-    make_pruner(name, options)
+    pruner = make_pruner(name, options)
+    _try_out("pruner", name, options, optuna.samplers.RandomSampler(seed=0), pruner)
 
 
 def _check_named(what: str, name: object, known: Mapping[str, object]) -> None:
@@ -208,10 +213,36 @@ def _check_options(what: str, name: str, kind: type[Any], options: Mapping[str, 
             raise StudyError(f"{what}_options: {option} of {name} is {able}, not {value!r}")
 
 
+def _try_out(what: str, name: str, options: Mapping[str, Any], sampler: BaseSampler, pruner: BasePruner) -> None:
+    """Ask for a few made-up trials, since Optuna refuses some values of options only then."""
+    if not options:
+        return
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(sampler=sampler, pruner=pruner)
+        for _ in range(TRIED):
+            trial = study.ask()
+            value = trial.suggest_float("number", 0.0, 1.0)
+            trial.suggest_categorical("choice", ["one", "other"])
+            for step in range(TRIED):
+                trial.report(value, step)
+                trial.should_prune()
+            study.tell(trial, value)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise _refusal(what, name, options, error) from error
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
 def _made(what: str, name: str, kind: type[Any], options: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
             return kind(**options)
         except (TypeError, ValueError) as error:
-            raise StudyError(f"the {what} {name} does not take {options}: {error}") from error
+            raise _refusal(what, name, options, error) from error
+
+
+def _refusal(what: str, name: str, options: Mapping[str, Any], error: Exception) -> StudyError:
+    return StudyError(f"the {what} {name} does not take {dict(options)}: {error}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from pagopt.errors import RewardError, StudyError
@@ -89,6 +90,30 @@ def test_other_weights_in_the_models_folder_are_drawn_anew(study: Study, tiny_mo
     older = {key: value for key, value in json.loads(file.read_text()).items() if key != "model_files"}
     file.write_text(json.dumps(older))
     assert run_study(own, "own", out, trainer=CPU) == replace(scaled, model_files="")
+
+
+def test_another_commit_of_a_model_on_the_hub_is_drawn_anew(
+    study: Study, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache of the hub holds two commits of a model, and its main branch goes from one to the other."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    place, one, other = tmp_path / "hub" / "models--some--tiny", "1" * 40, "2" * 40
+    for commit in (one, other):
+        shutil.copytree(tiny_model, place / "snapshots" / commit)
+    (weights,) = (place / "snapshots" / other / "transformer").glob("*.safetensors")
+    save_file({name: 1.5 * value for name, value in load_file(weights).items()}, weights)
+    main = place / "refs" / "main"
+    main.parent.mkdir()
+    main.write_text(one, encoding="utf-8")
+    own, out = replace(study, model="some/tiny"), tmp_path / "run"
+    first = run_study(own, "own", out, trainer=CPU)
+    assert first.model_files == "1" * 16
+    assert run_study(own, "own", out, trainer=CPU) == first
+    main.write_text(other, encoding="utf-8")
+    again = run_study(own, "own", out, trainer=CPU)
+    assert again.fingerprint != first.fingerprint
+    assert again.images_generated == first.images_generated
 
 
 def test_a_folder_without_a_finished_run_is_free(study: Study, tmp_path: Path) -> None:

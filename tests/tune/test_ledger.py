@@ -271,6 +271,10 @@ def test_a_storage_that_is_not_there(address: str, message: str, monkeypatch: py
         ({"sampler_options": {"multivariate": 1}}, StudyError, "of tpe is true or false or null, not 1"),
         ({"sampler_options": {"gamma": 3}}, UnknownName, "Known: ((?!gamma|seed|constraints_func).)*$"),
         ({"sampler_options": {"constraints_func": "x"}}, UnknownName, "unknown option of the sampler 'tpe'"),
+        # Optuna itself refuses these amid the run, after the startup trials.
+        ({"sampler_options": {"n_ei_candidates": 0, "n_startup_trials": 50}}, StudyError, "does not take .* positive"),
+        ({"sampler_options": {"prior_weight": -1.0}}, StudyError, "tpe does not take .* non-negative"),
+        ({"pruner": "hyperband", "pruner_options": {"max_resource": 0}}, StudyError, "hyperband does not take"),
         ({"pruner_options": {"n_startup_steps": 1.5}}, StudyError, "of wilcoxon is a whole number, not 1.5"),
         ({"pruner": "wilcox"}, UnknownName, "Did you mean 'wilcoxon'"),
         ({"pruner_options": {"p_threshold": 2.0}}, StudyError, "p_threshold must be between 0 and 1"),
