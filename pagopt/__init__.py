@@ -10,8 +10,9 @@ The names below are imported when they are first used, so that ``import pagopt``
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pagopt.lazy import on_first_use
 
 if TYPE_CHECKING:
     from pagopt.atlas import Atlas, run_atlas
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from pagopt.heads import Head
     from pagopt.models import load_pipeline
     from pagopt.recipe import Recipe, load_recipe
-    from pagopt.render import Job, Renderer, Task
+    from pagopt.render import Renderer
     from pagopt.reward import Objective, Reward, load_reward
     from pagopt.search import HeadHunter
     from pagopt.store import Store
     from pagopt.study import Study
     from pagopt.targets import register_target
+    from pagopt.task import Job, Task
     from pagopt.tuning import Tuning, tune
 
 __version__ = "0.1.0"
@@ -40,14 +42,14 @@ _HOMES = {
     "Head": "heads",
     "HeadHunter": "search",
     "HeadPerturbationGuidance": "guider",
-    "Job": "render",
+    "Job": "task",
     "Objective": "reward",
     "Recipe": "recipe",
     "Renderer": "render",
     "Reward": "reward",
     "Store": "store",
     "Study": "study",
-    "Task": "render",
+    "Task": "task",
     "Tuning": "tuning",
     "compile_blocks": "compiled",
     "guided": "guide",
@@ -92,13 +94,7 @@ __all__ = [
     "uncompile_blocks",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'pagopt' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"pagopt.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = on_first_use(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -25,7 +25,7 @@ from pagopt.heads import HeadMap
 from pagopt.looks import looks_table
 from pagopt.models import family_of, load_model, model_files
 from pagopt.recipe import PLAIN, Provenance, Recipe
-from pagopt.render import Renderer, Task
+from pagopt.render import Renderer
 from pagopt.report import guards, write_report, write_sheet
 from pagopt.results import Estimate, Method, Results, Round
 from pagopt.reward import Objective, Reward
@@ -35,6 +35,7 @@ from pagopt.search.candidates import found_order
 from pagopt.store import Store
 from pagopt.study import Study
 from pagopt.summary import evidence, held_out_means, paired_test, scores_table
+from pagopt.task import Task
 
 __all__ = ["Run", "run_study"]
 

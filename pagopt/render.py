@@ -11,23 +11,22 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffusers
 import torch
 import transformers
 from PIL import Image
 
-from pagopt import checked
 from pagopt.compiled import compile_blocks
 from pagopt.device import is_out_of_memory
 from pagopt.errors import ModelError, StudyError
 from pagopt.guide import guided
 from pagopt.models import family_of, fingerprint
-from pagopt.models.fingerprint import major_version, scheduler_name
+from pagopt.models.fingerprints import major_version, scheduler_name
 from pagopt.prompts import Prompts
-from pagopt.recipe import Recipe
 from pagopt.room import Room
+from pagopt.task import Job, Task
 
 __all__ = ["Job", "Renderer", "Task"]
 
@@ -37,31 +36,6 @@ _LARGE = 512 * 512
 
 # Part of every image's description: one more whenever pagopt itself draws other pictures from the same recipe.
 _DRAWING = 1
-
-
-class _Task(NamedTuple):
-    prompt: str
-    seed: int
-
-
-class Task(_Task):
-    """What to draw: a prompt and the seed of its initial noise, a whole number of any kind.
-
-    Raises:
-        StudyError: If they are not, or the seed is negative.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, prompt: str, seed: int) -> Task:
-        return super().__new__(cls, checked.prompt(prompt), checked.seed(seed))
-
-
-class Job(NamedTuple):
-    """One image: a task under a recipe."""
-
-    recipe: Recipe
-    task: Task
 
 
 class Renderer:

@@ -15,11 +15,11 @@ from pagopt.errors import StudyError, UnknownName
 from pagopt.heads import Head
 from pagopt.models import Weights, own_source
 from pagopt.recipe import STRAIGHT, Recipe
-from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms, own_keys, specs_of
 from pagopt.search import Racing, Search, make_search
 from pagopt.search.budget import Budget
 from pagopt.targets import make_target
+from pagopt.task import Task
 
 __all__ = ["Study", "available_studies", "find_study"]
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # A module of pagopt imports only from those above it.
 ORDER = [
     "errors",
+    "lazy",
     "device",
     "disk",
     "files",
@@ -22,6 +23,7 @@ ORDER = [
     "perturb",
     "combine",
     "recipe",
+    "task",
     "targets",
     "models",
     "fork",

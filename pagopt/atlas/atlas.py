@@ -11,9 +11,9 @@ from pagopt.errors import StudyError
 from pagopt.heads import Head, HeadMap
 from pagopt.models import Weights, check_model
 from pagopt.recipe import STRAIGHT, Recipe
-from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms, specs_of
 from pagopt.targets import make_target
+from pagopt.task import Task
 
 __all__ = ["EXAMPLES", "Atlas"]
 

@@ -1,6 +1,7 @@
 """The command line: ``pagopt search | evaluate | generate | score | ...``. Thin: it parses, calls, and prints.
 
 Every command is a module with ``main(words)`` and a jsonargparse parser of its own, imported only when it is called.
+What it runs is imported after the options are read, so that neither ``--help`` nor a mistake waits for the libraries.
 """
 
 from __future__ import annotations

@@ -9,10 +9,9 @@ from jsonargparse import ArgumentParser
 from rich.table import Table
 from rich.text import Text
 
-from pagopt.atlas import Atlas, Findings, run_atlas
+from pagopt.atlas import Atlas, Findings
 from pagopt.atlas.findings import LEVEL, MOVED
 from pagopt.atlas.page import change, extremes
-from pagopt.atlas.run import FILES
 from pagopt.cli.evaluate import reward_specs
 from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.cli.printing import new_console
@@ -71,6 +70,8 @@ def main(words: list[str]) -> None:
     out = options.out or Path("runs") / f"atlas-{name}"
     if options.store is not None and options.store.exists() and not options.store.is_dir():
         raise StudyError(f"--store takes a folder, and {options.store} is a file")
+    from pagopt.atlas import run_atlas
+
     found = run_atlas(atlas, out, options.store, options.batch_size, trainer_options(options), options.offload)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         show(found, out)
@@ -78,6 +79,8 @@ def main(words: list[str]) -> None:
 
 def show(found: Findings, out: Path) -> None:
     """Print what stands out, and where to look."""
+    from pagopt.atlas.run import FILES
+
     console = new_console()
     moved = found.single(MOVED)
     furthest = sorted(moved, key=lambda head: -moved[head].mean)[:6]

@@ -14,7 +14,7 @@ from rich.text import Text
 from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.cli.printing import new_console
 from pagopt.cli.trainer import add_trainer, trainer_options
-from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, read_prompts, run_comparison
+from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, read_prompts
 from pagopt.comparison.folder import FILES
 from pagopt.comparison.tables import differences_rows, distances_rows, gaps_rows, legend, methods_rows, title
 from pagopt.errors import RewardError, StudyError
@@ -105,6 +105,8 @@ def main(words: list[str]) -> None:
     if options.store is not None and options.store.exists() and not options.store.is_dir():
         raise StudyError(f"--store takes a folder, and {options.store} is a file")
     trainer = trainer_options(options)
+    from pagopt.comparison import run_comparison
+
     outcome = run_comparison(comparison, out, options.store, options.batch_size, trainer, options.offload)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         show(outcome, out)

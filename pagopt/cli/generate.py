@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 from rich.text import Text
@@ -11,13 +12,15 @@ from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.cli.printing import new_console
 from pagopt.errors import StudyError
 from pagopt.files import write_png
-from pagopt.models import Weights, is_own_model, load_model
+from pagopt.models import Weights, is_own_model
 from pagopt.own_code import refusal
 from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
-from pagopt.render import Job, Renderer, Task
-from pagopt.report import draw_sheet
 from pagopt.reward.hardware import usable_device
 from pagopt.room import check_offload
+from pagopt.task import Job, Task
+
+if TYPE_CHECKING:
+    from pagopt.render import Renderer
 
 __all__ = ["main", "parser"]
 
@@ -75,6 +78,10 @@ def main(words: list[str]) -> None:
     except ValueError as error:
         raise StudyError(f"--device: {error}") from error
     check_offload(options.offload, device)
+    from pagopt.models import load_model
+    from pagopt.render import Renderer
+    from pagopt.report import draw_sheet
+
     name = model(options.model, options.recipe, provenance)
     pipe, _ = load_model(name, *weights(name, options.dtype, options.quantize, provenance))
     renderer = Renderer(

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from pagopt.cli.parsing import new_parser
 from pagopt.cli.printing import new_console
-from pagopt.models import head_map_of
 
 __all__ = ["main", "parser"]
 
@@ -37,6 +36,8 @@ def parser() -> ArgumentParser:
 def main(words: list[str]) -> None:
     """Print the map of the model that ``words`` name."""
     model = parser().parse_args(words).model
+    from pagopt.models import head_map_of
+
     head_map = head_map_of(model)
     table = Table(box=None, pad_edge=False)
     for column in ("blocks", "attention", "heads", "written"):

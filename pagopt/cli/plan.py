@@ -17,17 +17,11 @@ from rich.table import Table
 from pagopt.cli import search, tune
 from pagopt.cli.printing import new_console
 from pagopt.errors import StudyError, UnknownName
-from pagopt.evaluate import at_load, make_trainer
-from pagopt.experiment import Run
 from pagopt.folder import Folder, configuration
-from pagopt.models import Weights
-from pagopt.models.outline import has_weights
-from pagopt.plan import GPUS, SHARE, Plan, make_plan, outline_plan
+from pagopt.models import Weights, has_weights
+from pagopt.plan import GPUS, SHARE, Plan
 from pagopt.study import Study, available_studies, find_study
 from pagopt.tuning import Tuning, available_tunings
-from pagopt.tuning.plan import finished_trials, make_tuning_plan, outline_tuning_plan
-from pagopt.tuning.run import TuningRun
-from pagopt.tuning.start import opened
 
 __all__ = ["main", "parser"]
 
@@ -92,6 +86,9 @@ def main(words: list[str]) -> None:
     if is_tuning(words):
         return plan_tuning(tune.requested(name, options, made), gpu)
     asked = search.requested(name, options, made)
+    from pagopt.experiment import Run
+    from pagopt.plan import make_plan, outline_plan
+
     with free_folder(asked.out) as out:
         folder = Folder(out, configuration(asked.study, asked.name, asked.trainer))
         if folder.finished(asked.study) is not None:
@@ -124,6 +121,10 @@ def main(words: list[str]) -> None:
 def plan_tuning(asked: tune.Request, gpu: str) -> None:
     """Plan a tuning."""
     tuning, options = asked.tuning, asked.options
+    from pagopt.tuning.plan import finished_trials, make_tuning_plan, outline_tuning_plan
+    from pagopt.tuning.run import TuningRun
+    from pagopt.tuning.start import opened
+
     with free_folder(asked.out) as out:
         here = has_weights(tuning.study.model)
         if here:
@@ -149,6 +150,8 @@ def plan_tuning(asked: tune.Request, gpu: str) -> None:
 
 def outlined(study: Study, options: dict[str, Any]) -> tuple[Weights, int]:
     """How the model's weights are held, and on how many processes it runs."""
+    from pagopt.evaluate import at_load, make_trainer
+
     dtype, rest = at_load(study.dtype, options)
     return Weights.asked(dtype, study.quantize), make_trainer(**rest).world_size
 

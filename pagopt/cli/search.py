@@ -18,7 +18,6 @@ from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.cli.printing import new_console
 from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.errors import PagoptError, UnknownName
-from pagopt.experiment import run_study
 from pagopt.report.guards import notice, read_guards
 from pagopt.report.reading import objective_name, read_rows, value_name
 from pagopt.report.story import tell, unseen
@@ -122,6 +121,8 @@ def main(words: list[str]) -> None:
     """Run the study that ``words`` name, and print a table."""
     asked = requested(*parse(words, parser(), find_study))
     before = (asked.out / "results.json").stat().st_mtime_ns if (asked.out / "results.json").exists() else None
+    from pagopt.experiment import run_study
+
     results = run_study(asked.study, asked.name, asked.out, asked.batch_size, asked.trainer, asked.store, asked.offload)
     drawn = f"{results.images_generated} new images in {results.seconds:.0f} s"
     if os.environ.get("LOCAL_RANK", "0") == "0":  # which has written the results

@@ -20,7 +20,7 @@ from rich.text import Text
 from pagopt.cli.parsing import new_parser
 from pagopt.cli.printing import new_console
 from pagopt.errors import PagoptError, UnknownName
-from pagopt.models.outline import has_weights
+from pagopt.models import has_weights
 from pagopt.reward import describe_rewards
 
 __all__ = ["StudyInfo", "describe_studies", "main", "parser", "read_header"]

@@ -21,7 +21,7 @@ from pagopt.recipe import Recipe
 from pagopt.report.story import ALPHA, unseen
 from pagopt.results import Estimate, PairedTest
 from pagopt.study import Study
-from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning, tune
+from pagopt.tuning import TrialRow, Tuned, Tuning, available_tunings, find_tuning
 from pagopt.tuning.words import NOTHING_BETTER
 
 __all__ = ["Request", "main", "parser", "read", "requested"]
@@ -104,6 +104,8 @@ def main(words: list[str]) -> None:
     asked = read(words, parser())
     file = asked.out / "results.json"
     before = file.stat().st_mtime_ns if file.exists() else None
+    from pagopt.tuning import tune
+
     tuned = tune(asked.tuning, asked.name, asked.out, **asked.options)
     finished = before == file.stat().st_mtime_ns
     drawn = f"{tuned.images_generated} new images in {tuned.seconds:.0f} s"

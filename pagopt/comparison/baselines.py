@@ -16,7 +16,7 @@ from pagopt.errors import StudyError
 from pagopt.evaluate import Evaluator
 from pagopt.heads import HeadMap
 from pagopt.recipe import PLAIN, Recipe
-from pagopt.render import Task
+from pagopt.task import Task
 
 __all__ = ["Baselines", "Row"]
 

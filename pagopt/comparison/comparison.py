@@ -13,8 +13,8 @@ from pagopt.errors import StudyError
 from pagopt.models import Weights, is_own_model
 from pagopt.own_code import refusal
 from pagopt.recipe import Recipe
-from pagopt.render import Task
 from pagopt.reward import RewardSpec, check_terms, code_in, specs_of
+from pagopt.task import Task
 
 __all__ = ["CFG_SCALES", "Comparison", "read_prompts"]
 

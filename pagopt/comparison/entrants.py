@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pagopt.errors import RecipeError, StudyError
 from pagopt.recipe import Provenance, Recipe, load_recipe
-from pagopt.render import Task
 from pagopt.reward import RewardSpec
+from pagopt.task import Task
 
 __all__ = ["Entrant", "load_entrants"]
 

@@ -7,11 +7,28 @@ scoring only.
 
 from __future__ import annotations
 
-from pagopt.evaluate.evaluator import Evaluator
-from pagopt.evaluate.generation import Generation
-from pagopt.evaluate.precision import at_load, precision_of
-from pagopt.evaluate.progress import Progress
-from pagopt.evaluate.ranks import together
-from pagopt.evaluate.trainer import make_trainer
+from typing import TYPE_CHECKING
+
+from pagopt.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from pagopt.evaluate.evaluator import Evaluator
+    from pagopt.evaluate.generation import Generation
+    from pagopt.evaluate.precision import at_load, precision_of
+    from pagopt.evaluate.progress import Progress
+    from pagopt.evaluate.ranks import together
+    from pagopt.evaluate.trainer import make_trainer
+
+_HOMES = {
+    "Evaluator": "evaluator",
+    "Generation": "generation",
+    "Progress": "progress",
+    "at_load": "precision",
+    "make_trainer": "trainer",
+    "precision_of": "precision",
+    "together": "ranks",
+}
 
 __all__ = ["Evaluator", "Generation", "Progress", "at_load", "make_trainer", "precision_of", "together"]
+
+__getattr__ = on_first_use(__name__, _HOMES)

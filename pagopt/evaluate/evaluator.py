@@ -21,10 +21,11 @@ from pagopt.evaluate.ranks import announced, together
 from pagopt.evaluate.trainer import check_whole
 from pagopt.looks import KIND, Looks, measure
 from pagopt.recipe import Recipe
-from pagopt.render import Job, Renderer, Task
+from pagopt.render import Renderer
 from pagopt.reward import Objective, rewards_by_label
 from pagopt.room import check_offload
 from pagopt.store import Store
+from pagopt.task import Job, Task
 
 __all__ = ["Evaluator"]
 

@@ -13,12 +13,13 @@ from pagopt.device import HALF, half_has_noise_of_its_own
 from pagopt.errors import RewardError
 from pagopt.looks import KIND, measure
 from pagopt.recipe import Recipe
-from pagopt.render import Job, Renderer
+from pagopt.render import Renderer
 from pagopt.reward import Reward
 from pagopt.reward.hardware import move_reward
 from pagopt.reward.source import source_of
 from pagopt.store import Store
 from pagopt.targets import known_targets
+from pagopt.task import Job
 
 __all__ = ["IDLE", "Batch", "Generation"]
 

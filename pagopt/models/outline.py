@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,12 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pagopt.errors import StudyError
 from pagopt.heads import HeadMap
-from pagopt.models import cannot_load, family_in, family_of_transformer, read_index, read_part, resolve_model
 from pagopt.models.anatomy import Family
-from pagopt.models.own import is_own_model, own_source
+from pagopt.models.families import family_in, family_of_transformer
+from pagopt.models.loading import cannot_load, read_index, read_part
+from pagopt.models.names import resolve_model
 from pagopt.models.published import published
 
-__all__ = ["Outline", "has_weights", "outline_of"]
+__all__ = ["Outline", "outline_of"]
 
 TEXT_TOKENS = {"sd3": 77 + 256, "flux": 512}
 """Rows of the text embeddings that the pipelines make; of FLUX.1-schnell 256."""
@@ -147,22 +147,3 @@ def outline_of(name: str) -> Outline:
         raise cannot_load(source, error) from error
     parameters = sum(p.numel() for module in (transformer, vae) for p in module.parameters())
     return Outline(name, family, head_map, transformer, vae, parameters)
-
-
-def has_weights(name: str) -> bool:
-    """Whether the transformer's weights are on this machine, in the model's folder or in the hub's cache.
-
-    Raises:
-        UnknownName: If there is no such model.
-        ModelError: If it is a folder without a pipeline, or a file of code that cannot be read.
-    """
-    if is_own_model(name):
-        own_source(name)
-        return True  # for all that is known before it is run
-    from huggingface_hub import try_to_load_from_cache
-
-    source = resolve_model(name)
-    if Path(source).is_dir():
-        return any((Path(source) / "transformer").glob("*.safetensors"))
-    files = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json")
-    return any(isinstance(try_to_load_from_cache(source, f"transformer/{file}"), str) for file in files)

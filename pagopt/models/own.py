@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
 
 from pagopt.errors import ModelError, PagoptError
 from pagopt.models.weights import DTYPES
-from pagopt.own_code import digest_of_own, is_own, load_own, said
+from pagopt.own_code import load_own, said
 
-__all__ = ["is_own_model", "own_pipeline", "own_source"]
+__all__ = ["own_pipeline"]
 
 
 def own_pipeline(name: str, dtype: str | None = None, quantize: str | None = None) -> Any:
@@ -53,20 +52,6 @@ def own_pipeline(name: str, dtype: str | None = None, quantize: str | None = Non
     if not isinstance(pipe, DiffusionPipeline):
         raise ModelError(f"{name} gave an object of type {type(pipe).__name__}, and no pipeline of diffusers")
     return pipe
-
-
-def is_own_model(name: str) -> bool:
-    """Whether a name is that of a function, and not of a folder that is called so."""
-    return is_own(name) and not Path(name).expanduser().is_dir()
-
-
-def own_source(name: str) -> str:
-    """sha256 of the file that defines the function; empty for other models. It is not run.
-
-    Raises:
-        ModelError: If it cannot be read.
-    """
-    return digest_of_own("model", name, ModelError) if is_own_model(name) else ""
 
 
 def _takes(function: Any, parameter: str) -> bool:

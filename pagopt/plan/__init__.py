@@ -7,8 +7,26 @@ weights are not here, everything but the time here is worked out from its config
 
 from __future__ import annotations
 
-from pagopt.plan.plan import GPUS, SHARE, Plan, Stage
-from pagopt.plan.search import make_plan, outline_plan
-from pagopt.plan.trial import Trial, operations
+from typing import TYPE_CHECKING
+
+from pagopt.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from pagopt.plan.plan import GPUS, SHARE, Plan, Stage
+    from pagopt.plan.search import make_plan, outline_plan
+    from pagopt.plan.trial import Trial, operations
+
+_HOMES = {
+    "GPUS": "plan",
+    "SHARE": "plan",
+    "Plan": "plan",
+    "Stage": "plan",
+    "Trial": "trial",
+    "make_plan": "search",
+    "operations": "trial",
+    "outline_plan": "search",
+}
 
 __all__ = ["GPUS", "SHARE", "Plan", "Stage", "Trial", "make_plan", "operations", "outline_plan"]
+
+__getattr__ = on_first_use(__name__, _HOMES)

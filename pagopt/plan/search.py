@@ -18,12 +18,12 @@ from pagopt.models.weights import Weights, bytes_of
 from pagopt.plan.plan import Plan, Stage
 from pagopt.plan.trial import Trial, operations
 from pagopt.recipe import PLAIN, Recipe
-from pagopt.render import Task
 from pagopt.search import LayerSweep, Lookahead, RandomSubsets, Refinement
 from pagopt.search.budget import Spending, search_within
 from pagopt.search.layers import layers_of
 from pagopt.search.lookahead import PAIR
 from pagopt.study import Study
+from pagopt.task import Task
 
 __all__ = ["make_plan", "outline_plan", "stored"]
 

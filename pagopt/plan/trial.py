@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from pagopt.evaluate.generation import Batch, Generation
 from pagopt.experiment import Run
 from pagopt.recipe import PLAIN, Recipe
-from pagopt.render import Job, Renderer, Task
+from pagopt.render import Renderer
 from pagopt.reward import Reward
 from pagopt.store import Store
+from pagopt.task import Job, Task
 
 __all__ = ["Trial", "operations"]
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from pagopt.comparison.reference import Extractor, first_extractor
 from pagopt.errors import PagoptError, RewardError, StudyError
-from pagopt.render import Task
 from pagopt.reward import Reward, RewardSpec, load_reward
 from pagopt.store import Store
+from pagopt.task import Task
 
 __all__ = ["DIVERSITY", "Diversity", "check_diversity", "shares"]
 

@@ -15,9 +15,9 @@ from pagopt.evaluate import Evaluator
 from pagopt.experiment import Run
 from pagopt.own_code import is_own
 from pagopt.recipe import PLAIN, Recipe
-from pagopt.render import Task
 from pagopt.reward import Objective, RewardSpec, available_rewards
 from pagopt.reward.loading import OWN
+from pagopt.task import Task
 from pagopt.tuning.diversity import DIVERSITY, Diversity
 from pagopt.tuning.ledger import Asked, Seen
 from pagopt.tuning.outcome import Goal

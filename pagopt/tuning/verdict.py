@@ -15,10 +15,10 @@ from pagopt.files import write_png, write_text
 from pagopt.heads import Head
 from pagopt.looks import looks_table
 from pagopt.recipe import PLAIN, Provenance, Recipe
-from pagopt.render import Task
 from pagopt.report import draw_sheet
 from pagopt.results import Method, PairedTest
 from pagopt.summary import judged, paired_test, tested
+from pagopt.task import Task
 from pagopt.tuning.outcome import Goal, TrialRow, Tuned, TunedMethod, trials_csv
 from pagopt.tuning.page import write_page
 

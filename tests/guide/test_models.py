@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import sys
 
 import pytest
 import torch
@@ -16,9 +15,10 @@ from tokenizers import normalizers
 
 import pagopt.models as models
 from pagopt.cli import main
+from pagopt.embedded import scorer_folder
 from pagopt.errors import ModelError, UnknownName
 from pagopt.heads import Head, HeadMap, Site
-from pagopt.models import family_of, fingerprint, head_map_of, load_pipeline, resolve_model, scorer_folder
+from pagopt.models import family_of, fingerprint, fingerprints, head_map_of, load_pipeline, loading, resolve_model
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_the_published_configurations():
     ],
 )
 def test_heads_of_models_that_ask_for_a_login(name, rows, capsys, monkeypatch):
-    monkeypatch.setattr(models, "read_index", lambda source: pytest.fail("the hub is asked"))
+    monkeypatch.setattr(loading, "read_index", lambda source: pytest.fail("the hub is asked"))
     assert main(["heads", name]) == 0
     assert [line.strip() for line in capsys.readouterr().out.splitlines()[1:]] == rows
 
@@ -210,7 +210,7 @@ def test_the_rules_of_the_embedded_tokenizers_are_those_that_do_not_count(monkey
     """Recipes and stores know its fingerprint from before rules counted."""
     pipe = load_pipeline("emoji")
     now = fingerprint(pipe)
-    monkeypatch.setattr(sys.modules["pagopt.models.fingerprint"], "_rules", lambda tokenizer: "")
+    monkeypatch.setattr(fingerprints, "_rules", lambda tokenizer: "")
     assert fingerprint(pipe) == now
 
 

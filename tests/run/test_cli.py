@@ -91,7 +91,7 @@ def test_another_process_does_not_wait_for_the_results(
 ) -> None:
     """The first one may still be writing them."""
     found = SimpleNamespace(images_generated=0, seconds=0.0)
-    monkeypatch.setattr("pagopt.cli.search.run_study", lambda *asked: found)
+    monkeypatch.setattr("pagopt.experiment.run_study", lambda *asked: found)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert run(capsys, "search", study_file, "--out", tmp_path / "run", *CPU)[:2] == (0, "")
 

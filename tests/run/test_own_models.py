@@ -19,8 +19,7 @@ from pagopt.cli import main
 from pagopt.errors import ModelError
 from pagopt.evaluate import Generation
 from pagopt.experiment import run_study
-from pagopt.models import head_map_of, load_model, load_pipeline, own_source
-from pagopt.models.outline import has_weights
+from pagopt.models import has_weights, head_map_of, load_model, load_pipeline, own_source
 from pagopt.recipe import PLAIN, Provenance, Recipe, load_recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.results import Results, load_results

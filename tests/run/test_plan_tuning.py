@@ -17,7 +17,8 @@ from pagopt.experiment import Run
 from pagopt.folder import Folder, configuration
 from pagopt.heads import Head
 from pagopt.models import Weights
-from pagopt.models.outline import has_weights, outline_of
+from pagopt.models.names import has_weights
+from pagopt.models.outline import outline_of
 from pagopt.plan import Plan, make_plan, operations, outline_plan
 from pagopt.recipe import Recipe
 from pagopt.study import Study

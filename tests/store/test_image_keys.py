@@ -19,7 +19,7 @@ from pagopt import render, targets
 from pagopt.device import half_has_noise_of_its_own
 from pagopt.evaluate import Evaluator, Generation, make_trainer
 from pagopt.models import load_pipeline
-from pagopt.models.fingerprint import major_version
+from pagopt.models.fingerprints import major_version
 from pagopt.recipe import Recipe
 from pagopt.render import Job, Renderer, Task
 from pagopt.reward import load_reward
