@@ -50,6 +50,7 @@ $(VENV)/.installed: pyproject.toml constraints-cpu.txt | $(VENV)/bin/python
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.developer: $(VENV)/.installed
+$(VENV)/.developer: pyproject.toml constraints-cpu.txt | $(VENV)/bin/python
+	@echo "Installing pagopt and what developers need into $(VENV) (a minute or two) ..."
 	$(PIP) --editable '.[dev]'
-	@touch $@
+	@touch $(VENV)/.installed $@

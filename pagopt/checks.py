@@ -49,8 +49,8 @@ def check_transformer(transformer: Any, modules: Iterable[nn.Module]) -> None:
 
     Raises:
         GuidanceError: If it, or a part of it, was compiled otherwise than by :func:`pagopt.compiled.compile_blocks`; if
-            diffusers keeps outputs of an earlier step (``enable_cache``, ``apply_first_block_cache`` and others), or
-            splits a picture over processes (``enable_parallelism``).
+            diffusers keeps outputs of an earlier step (``enable_cache``, ``apply_first_block_cache`` and others),
+            splits a picture over processes (``enable_parallelism``), or runs blocks again for gradients.
     """
     if getattr(transformer, "is_cache_enabled", False):
         raise GuidanceError(
@@ -61,6 +61,11 @@ def check_transformer(transformer: Any, modules: Iterable[nn.Module]) -> None:
         raise GuidanceError(
             "diffusers splits each picture over several GPUs (enable_parallelism), and a part of it knows neither the "
             "whole attention nor its means: load the pipeline without; searches spread pictures (--trainer.devices)"
+        )
+    if getattr(transformer, "gradient_checkpointing", False) and torch.is_grad_enabled():
+        raise GuidanceError(
+            "gradient checkpointing runs blocks a second time for their gradients, and the rows that guidance adds are "
+            "gone by then: call pipe.transformer.disable_gradient_checkpointing(), or predict under torch.no_grad()"
         )
     for module in modules:
         if "_orig_mod" in module._modules or module._compiled_call_impl is not None:

@@ -85,11 +85,11 @@ def test_qwen_image_21_is_no_qwen_image():
         family_of(model)
 
 
-def call_guided(variant, transformer, recipe, **changes):
+def call_guided(variant, transformer, recipe, gradients=False, **changes):
     pipe = make_pipeline(variant, transformer)
     arguments = inputs(variant, 1) | {"timestep": at(variant, schedule(pipe)[0], 1)} | changes
-    with torch.no_grad(), guided(pipe, recipe):
-        call(transformer, arguments)
+    with torch.set_grad_enabled(gradients), guided(pipe, recipe):
+        return call(transformer, arguments)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,19 @@ def test_caches_of_diffusers(transformers, variant):
     diffusers.apply_first_block_cache(model, diffusers.FirstBlockCacheConfig(threshold=0.3))
     with pytest.raises(GuidanceError, match="hook 'fbc_leader_block_hook' changes what runs"):
         call_guided(variant, model, Recipe("L1.H0"))
+
+
+@pytest.mark.parametrize("variant", ["flux", "flux2", "qwen", "chroma", "zimage"])
+def test_gradient_checkpointing(transformers, variant):
+    """Without gradients it does nothing."""
+    model = copy.deepcopy(transformers[variant])
+    model.enable_gradient_checkpointing()
+    model.train()
+    found, want = (call_guided(variant, each, Recipe("L1.H0")) for each in (model, transformers[variant]))
+    assert torch.equal(found, want)
+    with pytest.raises(GuidanceError, match=r"disable_gradient_checkpointing\(\)"):
+        call_guided(variant, model, Recipe("L1.H0"), gradients=True)
+    assert call_guided(variant, transformers[variant], Recipe("L1.H0"), gradients=True).requires_grad
 
 
 @pytest.mark.parametrize("variant", ["flux", "flux2"])
