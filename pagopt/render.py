@@ -95,6 +95,7 @@ class Renderer:
         if self.height * self.width >= _LARGE and hasattr(getattr(pipe, "vae", None), "enable_slicing"):
             pipe.vae.enable_slicing()
         self.offload = offload
+        self.compile = compile
         if compile:
             if offload == "sequential":
                 raise StudyError("blocks that are offloaded layer by layer cannot be compiled: take offload: model")

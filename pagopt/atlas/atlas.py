@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -141,6 +141,10 @@ class Atlas:
         if self.layers:
             found |= {f"L{block}": heads.layer(block) for block in sorted({head.block for head in pool})}
         return found
+
+    def recipes(self, entries: Mapping[str, tuple[Head, ...]]) -> list[Recipe]:
+        """What every task is drawn with: no guidance, and then every entry."""
+        return [Recipe(scale=0.0, cfg=self.cfg), *(self.recipe().replace(heads=heads) for heads in entries.values())]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML and JSON."""

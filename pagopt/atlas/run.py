@@ -25,13 +25,12 @@ from pagopt.files import write_png, write_text
 from pagopt.folder import Outputs
 from pagopt.looks import SINGLE, Looks, distances
 from pagopt.models import family_of, load_model
-from pagopt.recipe import Recipe
 from pagopt.render import Renderer
 from pagopt.reward import Objective
 from pagopt.search.candidates import expression
 from pagopt.store import Store
 
-__all__ = ["FILES", "run_atlas"]
+__all__ = ["FILES", "AtlasRun", "run_atlas"]
 
 FILES = {"page": "atlas.html", "pictures": "heads.png", "effects": "effects.png", "table": "heads.csv"}
 """What to look at first."""
@@ -61,66 +60,91 @@ def run_atlas(
     Raises:
         PagoptError: With what to do about it; everything finished is kept.
     """
-    out = Path(out)
-    outputs = Outputs(out, "atlas", "atlas")
-    rewards = Objective(atlas.specs).rewards if atlas.specs else {}
-    options = trainer or {}
-    precision = precision_of(options)
-    dtype, options = at_load(atlas.dtype, options)
-    runner = make_trainer(**options)  # before the model is loaded, since that may take minutes
-    pipe, weights = load_model(atlas.model, dtype, atlas.quantize)
-    heads = family_of(pipe).head_map(pipe.transformer)
-    entries = atlas.entries(heads)
-    settings = (atlas.steps, atlas.height, atlas.width, atlas.distilled_guidance, atlas.compile, offload)
-    renderer = Renderer(pipe, *settings)
-    renderer.check_cfg((atlas.cfg,))
-    base, tasks = atlas.recipe(), atlas.tasks()
-    plain = Recipe(scale=0.0, cfg=atlas.cfg)
-    recipes = [plain, *(base.replace(heads=some) for some in entries.values())]
-    if runner.is_global_zero:
-        outputs.claim({"atlas": atlas.model, **atlas.to_dict(), "precision": precision})
-    progress = Progress(len(recipes) * len(tasks), disable=not runner.is_global_zero)
-    runner.callbacks.append(progress)
-    start = time.monotonic()
+    run = AtlasRun(atlas, out, store, batch_size, trainer, offload)
     try:
-        with Store(store or out / "store") as kept:
-            evaluate = Evaluator(renderer, rewards, kept, runner, batch_size, progress, strict=False)
-            progress.label("each head alone")
-            scores = evaluate(recipes, tasks)
-            keys = evaluate.keys(recipes, tasks)
-            looks = [evaluate.looks(row) for row in keys]
-            effects, means = _measure(scores, looks, list(entries), atlas)
-            found = Findings(
-                pagopt=pagopt.__version__,
-                model=atlas.model,
-                fingerprint=renderer.fingerprint,
-                weights=weights.to_dict(),
-                blocks=heads.blocks,
-                heads=max(site.heads for site in heads.sites),
-                recipe=base.to_dict(),
-                steps=atlas.steps,
-                tasks=[(task.prompt, task.seed) for task in tasks],
-                rewards=[spec.to_dict() for spec in atlas.specs],
-                means=means,
-                effects=effects,
-                perturbed={name: expression(some) for name, some in entries.items()},
-                images=dict(zip(entries, keys[1:], strict=True)),
-                plain=keys[0],
-                images_generated=evaluate.images_generated,
-                seconds=round(time.monotonic() - start, 1),
-            )
-            if runner.is_global_zero:
-                progress.label("page and pictures")
-                progress.expect(progress.done + len(shown_tasks(found)) * len(recipes))
-
-                def image(key: str) -> Image.Image:
-                    progress.add(1)
-                    return kept.get_image(key)
-
-                outputs.write(lambda: _save(found, image, out))
+        return run()
     finally:
-        progress.close()
-    return found
+        run.close()
+
+
+class AtlasRun:
+    """One run of an atlas; see :func:`run_atlas`. With ``quiet`` it shows no bar, and its folder stays as it is."""
+
+    def __init__(
+        self,
+        atlas: Atlas,
+        out: str | Path,
+        store: str | Path | None = None,
+        batch_size: int = 16,
+        trainer: dict[str, Any] | None = None,
+        offload: str | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.atlas, self.out = atlas, Path(out)
+        self.outputs = Outputs(self.out, "atlas", "atlas")
+        rewards = Objective(atlas.specs).rewards if atlas.specs else {}
+        options = trainer or {}
+        precision = precision_of(options)
+        dtype, options = at_load(atlas.dtype, options)
+        self.trainer = make_trainer(**options)  # before the model is loaded, since that may take minutes
+        pipe, self.weights = load_model(atlas.model, dtype, atlas.quantize)
+        self.heads = family_of(pipe).head_map(pipe.transformer)
+        self.entries = atlas.entries(self.heads)
+        settings = (atlas.steps, atlas.height, atlas.width, atlas.distilled_guidance, atlas.compile, offload)
+        self.renderer = Renderer(pipe, *settings)
+        self.renderer.check_cfg((atlas.cfg,))
+        self.recipes, self.tasks = atlas.recipes(self.entries), atlas.tasks()
+        if self.trainer.is_global_zero and not quiet:
+            self.outputs.claim({"atlas": atlas.model, **atlas.to_dict(), "precision": precision})
+        hidden = quiet or not self.trainer.is_global_zero
+        self.progress = Progress(len(self.recipes) * len(self.tasks), disable=hidden)
+        self.trainer.callbacks.append(self.progress)
+        self.store = Store(store or self.out / "store")
+        self.evaluator = Evaluator(
+            self.renderer, rewards, self.store, self.trainer, batch_size, self.progress, strict=False
+        )
+
+    def close(self) -> None:
+        """Close the bar and the store."""
+        self.progress.close()
+        self.store.close()
+
+    def __call__(self) -> Findings:
+        """Draw, measure, write."""
+        start, evaluate = time.monotonic(), self.evaluator
+        self.progress.label("each head alone")
+        scores = evaluate(self.recipes, self.tasks)
+        keys = evaluate.keys(self.recipes, self.tasks)
+        looks = [evaluate.looks(row) for row in keys]
+        effects, means = _measure(scores, looks, list(self.entries), self.atlas)
+        found = Findings(
+            pagopt=pagopt.__version__,
+            model=self.atlas.model,
+            fingerprint=self.renderer.fingerprint,
+            weights=self.weights.to_dict(),
+            blocks=self.heads.blocks,
+            heads=max(site.heads for site in self.heads.sites),
+            recipe=self.atlas.recipe().to_dict(),
+            steps=self.atlas.steps,
+            tasks=[(task.prompt, task.seed) for task in self.tasks],
+            rewards=[spec.to_dict() for spec in self.atlas.specs],
+            means=means,
+            effects=effects,
+            perturbed={name: expression(some) for name, some in self.entries.items()},
+            images=dict(zip(self.entries, keys[1:], strict=True)),
+            plain=keys[0],
+            images_generated=evaluate.images_generated,
+            seconds=round(time.monotonic() - start, 1),
+        )
+        if self.trainer.is_global_zero:
+            self.progress.label("page and pictures")
+            self.progress.expect(self.progress.done + len(shown_tasks(found)) * len(self.recipes))
+            self.outputs.write(lambda: _save(found, self._image, self.out))
+        return found
+
+    def _image(self, key: str) -> Image.Image:
+        self.progress.add(1)
+        return self.store.get_image(key)
 
 
 def _measure(

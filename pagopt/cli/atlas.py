@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.table import Table
@@ -12,12 +13,15 @@ from rich.text import Text
 from pagopt.atlas import Atlas, Findings
 from pagopt.atlas.findings import LEVEL, MOVED
 from pagopt.atlas.page import change, extremes
+from pagopt.cli.costs import Shown, add_gpu, check_gpu, free_folder, outlined
+from pagopt.cli.costs import show as show_plan
 from pagopt.cli.evaluate import reward_specs
 from pagopt.cli.parsing import add_offload, new_parser
 from pagopt.cli.printing import new_console
 from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.comparison import read_prompts
 from pagopt.errors import StudyError
+from pagopt.models import has_weights
 
 __all__ = ["main", "parser"]
 
@@ -35,6 +39,7 @@ examples:
   pagopt atlas emoji --prompts many.txt --reward style --reward clip
   pagopt atlas sd3-medium --prompt "a lighthouse at dusk" --heads "L8-15.H*" --trainer.precision bf16-true
   pagopt atlas emoji --prompt "flat, rocket" --target blur --target_options.sigma 2
+  pagopt atlas flux-dev --prompt "a lighthouse at dusk" --plan        what will it cost? nothing is downloaded
 """
 
 
@@ -54,6 +59,8 @@ def parser() -> ArgumentParser:
     add("--out", type=Path | None, help="Folder of page and pictures. Default: runs/atlas-MODEL.")
     add("--store", type=Path | None, help="Folder of images and scores; may be a search's. Default: OUT/store.")
     add("--batch_size", type=int, default=16, help="Images in one batch, on each process.")
+    add("--plan", action="store_true", help="Say what it will cost, and draw nothing but a few batches for that.")
+    add_gpu(command)
     add_offload(command)
     command.add_class_arguments(Atlas, None, skip={"model", "prompts", "rewards"})
     add_trainer(command)
@@ -70,11 +77,35 @@ def main(words: list[str]) -> None:
     out = options.out or Path("runs") / f"atlas-{name}"
     if options.store is not None and options.store.exists() and not options.store.is_dir():
         raise StudyError(f"--store takes a folder, and {options.store} is a file")
+    if options.plan:
+        return plan(atlas, name, out, options)
     from pagopt.atlas import run_atlas
 
     found = run_atlas(atlas, out, options.store, options.batch_size, trainer_options(options), options.offload)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         show(found, out)
+
+
+def plan(atlas: Atlas, name: str, out: Path, options: Any) -> None:
+    """Say what an atlas will cost."""
+    from pagopt.atlas.run import AtlasRun
+    from pagopt.plan import make_atlas_plan, outline_atlas_plan
+
+    check_gpu(options.gpu)
+    size, trainer = options.batch_size, trainer_options(options)
+    here = has_weights(atlas.model)
+    if here:
+        with free_folder(out) as folder:
+            run = AtlasRun(atlas, folder, options.store, size, trainer, options.offload, quiet=True)
+            try:
+                made, held = make_atlas_plan(run), run.weights
+            finally:
+                run.close()
+    else:
+        held, processes = outlined(atlas.dtype, atlas.quantize, trainer)
+        made = outline_atlas_plan(atlas, held, processes)
+    store = str(options.store or f"of {out}")
+    show_plan(made, Shown(f"an atlas of {name}", store, size, options.gpu, atlas.model, here, held))
 
 
 def show(found: Findings, out: Path) -> None:

@@ -125,7 +125,7 @@ def make_plan(run: Run, clock: Callable[[], float] = time.perf_counter) -> Plan:
     """
     study, kinds = run.study, Kinds(run.study, run.head_map)
     tasks, held_out = run.tasks, study.held_out_tasks()
-    trial = Trial(run, clock=clock)
+    trial = Trial(run.evaluator, tasks, later=run.judge.rewards, clock=clock)
     try:
         paces = {
             name: trial.seconds(recipes, held_out, run.judge.rewards)
@@ -149,7 +149,7 @@ def make_plan(run: Run, clock: Callable[[], float] = time.perf_counter) -> Plan:
         tuple(Stage(name, kinds.images[name], have[name], kinds.cost(name), paces[name]) for name in kinds.names()),
         exact=kinds.exact(),
         processes=run.trainer.world_size,
-        operations=operations(run),
+        operations=operations(run.renderer, tasks[0]),
         blocks=block_evaluations(PLAIN, kinds.blocks, study.steps),
         weights=sum(map(bytes_of, run.renderer.modules().values())),
         peak=peak,

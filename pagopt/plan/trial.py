@@ -11,8 +11,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from pagopt.evaluate import Evaluator
 from pagopt.evaluate.generation import Batch, Generation
-from pagopt.experiment import Run
 from pagopt.recipe import PLAIN, Recipe
 from pagopt.render import Renderer
 from pagopt.reward import Reward
@@ -29,34 +29,39 @@ BEYOND = 10**9
 
 
 class Trial:
-    """Draws, scores and stores batches as the run will, in a folder that goes with it.
+    """Draws, scores and stores batches as a run will, in a folder that goes with it.
 
     Args:
-        run: Model, rewards, trainer and batch size.
-        rewards: Rewards by label, instead of the search's.
+        evaluator: The run's.
+        tasks: Its prompts and seeds.
+        rewards: Rewards by label, instead of the evaluator's.
+        later: Further rewards that :meth:`seconds` is asked for.
         clock: Seconds from any moment on; :func:`time.process_time` leaves out what other programs take.
     """
 
     def __init__(
         self,
-        run: Run,
+        evaluator: Evaluator,
+        tasks: Sequence[Task],
         rewards: Mapping[str, Reward] | None = None,
+        later: Mapping[str, Reward] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.run, self.clock = run, clock
-        self.rewards = run.evaluator.rewards if rewards is None else rewards
-        self.device = run.trainer.strategy.root_device
-        self.size = run.evaluator.batch_size
+        self.renderer, self.trainer, self.clock = evaluator.renderer, evaluator.trainer, clock
+        self.rewards = evaluator.rewards if rewards is None else rewards
+        self.device = self.trainer.strategy.root_device
+        self.size = evaluator.batch_size
         self._folder = tempfile.TemporaryDirectory(prefix="pagopt-plan-")
         self._store = Store(Path(self._folder.name))
         self._seeds = 0
-        run.renderer.place(self.device)
-        for reward in {id(reward): reward for reward in (*self.rewards.values(), *run.judge.rewards.values())}.values():
+        self.renderer.place(self.device)
+        every = {**self.rewards, **(later or {})}
+        for reward in {id(reward): reward for reward in (*self.rewards.values(), *every.values())}.values():
             reward.move(self.device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         # The first batch of a process is slow, and a prompt is encoded once.
-        self._draw(next(self._batches([PLAIN], run.tasks)), run.renderer, run.judge.rewards)
+        self._draw(next(self._batches([PLAIN], tasks)), self.renderer, every)
 
     def close(self) -> None:
         """Remove the folder."""
@@ -80,9 +85,9 @@ class Trial:
             renderer: Instead of the run's, for another number of steps.
             least: Seconds of batches, instead of ``LEAST``.
         """
-        draw, used = renderer or self.run.renderer, self.rewards if rewards is None else rewards
+        draw, used = renderer or self.renderer, self.rewards if rewards is None else rewards
         batches = self._batches(recipes, tasks)
-        if self.run.study.compile:
+        if draw.compile:
             self._draw(next(batches), draw, used)
         images, spent, enough = 0, 0.0, LEAST if least is None else least
         for jobs in batches:
@@ -116,16 +121,15 @@ class Trial:
                     jobs = jobs[size:]
 
     def _draw(self, jobs: list[Job], renderer: Renderer, rewards: Mapping[str, Reward]) -> None:
-        run = self.run
-        step = Generation(renderer, rewards, self._store, str(run.trainer.precision))
+        step = Generation(renderer, rewards, self._store, str(self.trainer.precision))
         step.strict = False  # what does nothing takes as long
-        with run.trainer.precision_plugin.predict_step_context(), torch.inference_mode():
+        with self.trainer.precision_plugin.predict_step_context(), torch.inference_mode():
             step.predict_step(Batch(jobs))
 
 
-def operations(run: Run) -> int:
+def operations(renderer: Renderer, task: Task) -> int:
     """Floating-point operations of an unguided image, a multiplication and an addition being two."""
     # The counter knows no fused attention on a CPU; written out, it counts every product.
     with FlopCounterMode(display=False) as counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
-        run.renderer.render([Job(PLAIN, run.tasks[0])])
+        renderer.render([Job(PLAIN, task)])
     return int(counter.get_total_flops())

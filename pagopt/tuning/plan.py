@@ -105,7 +105,7 @@ def make_tuning_plan(run: TuningRun, done: int = 0, clock: Callable[[], float] =
     parts = Parts(tuning, run.space, whole.head_map.blocks)
     tasks, held_out = whole.tasks, tuning.study.held_out_tasks()
     rewards, start = run.scoring.rewards, run.start.recipe
-    trial = Trial(whole, rewards, clock)
+    trial = Trial(whole.evaluator, tasks, rewards, whole.judge.rewards, clock)
     try:
         paces = {"no guidance, as it was": trial.seconds([PLAIN, start], tasks)}
         rung = [tasks[task] for task in max(run.slices, key=len)]  # what most trials are drawn on at once
@@ -139,7 +139,7 @@ def make_tuning_plan(run: TuningRun, done: int = 0, clock: Callable[[], float] =
         tuple(Stage(name, parts.images[name], have[name], parts.cost(name), paces[name]) for name in parts.names()),
         exact=parts.exact,
         processes=run.trainer.world_size,
-        operations=operations(whole),
+        operations=operations(whole.renderer, tasks[0]),
         blocks=block_evaluations(PLAIN, parts.blocks, tuning.study.steps),
         weights=sum(map(bytes_of, whole.renderer.modules().values())),
         peak=peak,

@@ -47,14 +47,15 @@ def close(got, want):
     return ((got - want).norm() / want.norm()).item() < 1e-10
 
 
-def test_equal_to_uncompiled_and_never_compiled_again(any_pipe, fresh):
+@pytest.mark.parametrize("variant", ["sd3", "dual"])
+def test_equal_to_uncompiled_and_never_compiled_again(pipelines, variant, fresh):
     """Fifty recipes in batches of two to four, with and without CFG, after a warm-up that sees every kind of block."""
-    own = copy.deepcopy(any_pipe)
+    stock, own = pipelines[variant], copy.deepcopy(pipelines[variant])
     heads, draw = list(family_of(own).head_map(own.transformer)), random.Random(0)
     plans = [
         ([random_recipe(heads, draw) for _ in range(draw.randint(2, 4))], draw.choice([1.0, 3.0])) for _ in range(50)
     ]
-    want = [draw_latents(any_pipe, recipes, g) for recipes, g in plans]
+    want = [draw_latents(stock, recipes, g) for recipes, g in plans]
     compile_blocks(own, backend="aot_eager", fullgraph=True)
     for g in (1.0, 3.0):  # each block with perturbation, and without
         for block in range(3):

@@ -87,7 +87,7 @@ def test_once_a_recipe_did_something_others_may_do_nothing(pruned: Path, tmp_pat
 def test_a_plan_draws_it_like_any_other(pruned: Path, study: Study, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "run", {})
     run = Run(replace(study, model=str(pruned)), "pruned", folder, 16, CPU, quiet=True)
-    trial = Trial(run)
+    trial = Trial(run.evaluator, run.tasks)
     try:
         assert trial.seconds([Recipe("L2.H0"), Recipe("L2.H1")], run.tasks, least=0.0) > 0
     finally:

@@ -136,7 +136,7 @@ def test_without_weights_images_blocks_and_work_are_the_same(study: Study, bare:
     assert has_weights(study.model)
     run = Run(study, "tiny", Folder(tmp_path / "a", configuration(study, "tiny", TRAINER)), 8, TRAINER, quiet=True)
     try:
-        here, counted = make_plan(run), operations(run)
+        here, counted = make_plan(run), operations(run.renderer, run.tasks[0])
     finally:
         run.close()
     away = outline_plan(Study(**{**study.__dict__, "model": str(bare)}), Weights())
@@ -160,13 +160,15 @@ def test_attention_counts_as_work(study: Study, tmp_path: Path) -> None:
     """PyTorch's counter passes over the fused attention of a CPU."""
     run = Run(study, "tiny", Folder(tmp_path / "a", configuration(study, "tiny", TRAINER)), 8, TRAINER, quiet=True)
     try:
-        small = operations(run)
+        small = operations(run.renderer, run.tasks[0])
     finally:
         run.close()
     big = Study(**{**study.__dict__, "height": 32, "width": 32})
     run = Run(big, "big", Folder(tmp_path / "b", configuration(big, "big", TRAINER)), 8, TRAINER, quiet=True)
     try:
-        assert operations(run) > 4 * small - 3 * small / 10  # image tokens are four times as many, text stays
+        assert (
+            operations(run.renderer, run.tasks[0]) > 4 * small - 3 * small / 10
+        )  # image tokens are four times as many, text stays
     finally:
         run.close()
 
