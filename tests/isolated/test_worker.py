@@ -350,7 +350,10 @@ def test_limits_that_make_no_sense(tmp_path: Path) -> None:
     for options, says in [
         ({"batch_seconds": 0}, "batch_seconds is 0"),
         ({"start_seconds": float("nan")}, "start_seconds is nan"),
+        ({"batch_seconds": float("inf")}, "batch_seconds is inf; it must be a number above 0, and at most 9e"),
+        ({"batch_seconds": "600"}, "batch_seconds is '600'"),
         ({"restarts": -1}, "restarts is -1"),
+        ({"restarts": 1.5}, "restarts is 1.5"),
     ]:
         with pytest.raises(RewardError, match=says):
             Worker("tiny", Path(sys.executable), {}, **options)  # type: ignore[arg-type]
