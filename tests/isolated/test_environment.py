@@ -20,7 +20,7 @@ from pagopt.cli import main
 from pagopt.errors import PagoptError, RewardError
 from pagopt.isolated import find_environment, home, install, installed, not_installed, read_record, remove
 from pagopt.isolated.install import _pinned
-from pagopt.reward import load_reward
+from pagopt.reward import RewardSpec, load_reward, own_keys
 
 RECORD = """
 name: gain
@@ -177,8 +177,15 @@ def test_its_key(gain: str, tmp_path: Path) -> None:
     other = info.rename(info.with_name("gain_tool-1.1.dist-info"))  # as after an upgrade by hand
     assert key(args={"weights": str(weights)}) != second
     other.rename(info)
+    several = {"weights": [str(weights), {"a": "x" * 300, "b": "~no_such_user"}]}
+    second = key(args=several)
+    assert key(args=several) == second
+    weights.write_bytes(b"3")
+    assert key(args=several) != second
     with pytest.raises(RewardError, match="is a Tensor, so its scores"):
         key(args={"by": torch.ones(1)})
+    with pytest.raises(RewardError, match=r"gain: args are \['by'\], not names with values"):
+        key(args=["by"])
 
 
 def test_the_command_line(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -325,7 +332,7 @@ def test_names_without_a_record(home: Path, built: Path, monkeypatch: pytest.Mon
     with pytest.raises(RewardError, match=r"unknown record 'gain'.*A name of your own is known after `pagopt rewards"):
         load_reward("isolated", record="gain")
     monkeypatch.setenv("PAGOPT_HOME", str(built / "home"))
-    assert load_reward("isolated", record="gain").key()
+    assert own_keys([RewardSpec("isolated", args={"record": "gain"})]) == [load_reward("isolated", record="gain").key()]
     moved = (built / "gain.yaml").rename(built / "moved.yaml")
     try:
         with pytest.raises(RewardError, match=r"cannot read the record .*gain.yaml"):
