@@ -93,6 +93,11 @@ class Classifier(Reward):
         logits = self.scale * self.encoder.images(images, projected=not self.pixels) @ self.means.T
         return logits.log_softmax(dim=1).gather(1, wanted[:, None])[:, 0]
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Each has to name a style, unless one is asked for."""
+        for at, prompt in enumerate(prompts):
+            self._index(prompt, at)
+
     def move(self, device: torch.device) -> None:
         """Move the CLIP model."""
         self.encoder.move(device)

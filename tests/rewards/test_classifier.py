@@ -166,3 +166,6 @@ def test_what_is_refused(tiny_clip: str, folders: dict[str, str], tmp_path: Path
         Classifier("darc", examples=folders, model=tiny_clip)
     with pytest.raises(RewardError, match=r"names no style\. Put one of dark, light, plain"):
         Classifier(examples=folders, model=tiny_clip)(mosaics(1, 5), ["a cat"])
+    with pytest.raises(RewardError, match=r"the prompt 'a cat' names no style"):  # before anything is drawn
+        Classifier(examples=folders, model=tiny_clip).check_prompts(["dark cat", "a cat"])
+    Classifier("dark", examples=folders, model=tiny_clip).check_prompts(["a cat"])
