@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 WHOLE = 64 * 2**20  # bytes; of larger files samples are hashed
+UNSAID = inspect.Signature(  # what compiled functions take, where they do not say
+    [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("images", "prompts")]
+    + [inspect.Parameter("args", inspect.Parameter.VAR_KEYWORD)]
+)
 CARRIERS = (FunctionType, MethodType, functools.partial)
 
 
@@ -127,7 +131,10 @@ def canonical(value: Any) -> str:
 def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
     """The arguments of a class or function, without ``self``."""
     if not isinstance(factory, type):
-        return inspect.signature(factory)
+        try:
+            return inspect.signature(factory)
+        except ValueError:
+            return UNSAID
     init = inspect.getattr_static(factory, "__init__")
     if init is object.__init__:
         return inspect.Signature()

@@ -79,6 +79,8 @@ def load_reward(name: str, /, **args: Any) -> Reward:
         RewardError: If the file, module or attribute does not exist, the code fails while it is imported or
             made, or the arguments do not fit; the cause is attached.
     """
+    if not isinstance(name, str):
+        raise RewardError(f"load_reward takes the name of a reward, not {name!r}; Objective and Evaluator take objects")
     if is_own(name):
         made = _make(name, load_own("reward", name, partial(RewardError, reward=name)), args)
     else:

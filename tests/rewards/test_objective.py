@@ -88,7 +88,7 @@ def test_args_are_names_with_values(args: object) -> None:
 
 
 def test_an_objective_needs_a_reward() -> None:
-    for terms in ([], "clip"):
+    for terms in ([], "clip", {"name": "clip"}):
         with pytest.raises(RewardError, match="a list of at least one reward"):
             Objective(terms)
     with pytest.raises(RewardError, match="needs a name"):
