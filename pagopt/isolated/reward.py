@@ -113,7 +113,7 @@ class Isolated(Reward):
 
 
 def _fingerprint(path: Path) -> str:
-    """sha256 over a file or the files of a folder; of large ones size, beginning and samples."""
+    """sha256 over a file or the files of a folder; of large ones size, beginning, end and samples."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file()):
         digest.update(f"{file.relative_to(path.parent) if file != path else ''} ".encode())

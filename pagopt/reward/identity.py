@@ -31,7 +31,8 @@ __all__ = [
     "words_in",
 ]
 
-WHOLE = 64 * 2**20  # bytes; of larger files samples are hashed
+MIB = 2**20
+WHOLE = 64 * MIB  # bytes; of larger files samples are hashed
 UNSAID = inspect.Signature(  # what compiled functions take, where they do not say
     [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("images", "prompts")]
     + [inspect.Parameter("args", inspect.Parameter.VAR_KEYWORD)]
@@ -40,17 +41,22 @@ CARRIERS = (FunctionType, MethodType, functools.partial)
 
 
 def add_file(digest: hashlib._Hash, path: Path) -> None:
-    """Hash a file's size and content; of one above 64 MiB, a checkpoint, the first MiB and 64 samples."""
+    """Hash a file's size and content; of one above 64 MiB, a checkpoint, the first and last MiB and 4 kB of each.
+
+    So a tensor of a MiB or more is seen, and in torch's own files any, since they end in checksums of all.
+    """
     size = path.stat().st_size
     digest.update(f"{size}\n".encode())
     with path.open("rb") as file:
         if size <= WHOLE:
             digest.update(file.read())
             return
-        digest.update(file.read(2**20))
-        for part in range(64):
-            file.seek(size * part // 64)
+        digest.update(file.read(MIB))
+        for start in range(MIB, size, MIB):
+            file.seek(start)
             digest.update(file.read(4096))
+        file.seek(size - MIB)
+        digest.update(file.read())
 
 
 def plain(value: Any, what: str) -> Any:
