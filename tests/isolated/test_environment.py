@@ -295,6 +295,22 @@ def test_one_at_a_time(home: Path, tmp_path: Path) -> None:
         install(record, say=str)
 
 
+def test_a_slip_in_an_option_leaves_the_environment_that_is_there(home: Path, tmp_path: Path) -> None:
+    record = read_record(str(small(tmp_path / "a folder")))
+    assert not_installed(record) == f"pagopt rewards install '{record.path}'"
+    install(record, say=str)
+    for options, says in [
+        ({"installer": "pipp"}, "installer is 'pipp'"),
+        ({"python": "python9"}, "takes pagopt's own Python, not python9"),
+        ({"constraint": tmp_path / "none.txt"}, r"there is no constraints file .*none\.txt"),
+    ]:
+        with pytest.raises(RewardError, match=says):
+            install(record, force=True, say=str, **options)  # type: ignore[arg-type]
+        assert find_environment(record).ready
+    with pytest.raises(RewardError, match=r"cannot make an environment in .*gain.yaml.environments: Not a directory"):
+        install(record, folder=record.path, say=str)
+
+
 def test_the_python_that_is_asked_for(home: Path, tmp_path: Path) -> None:
     path = small(tmp_path / "here")
     with pytest.raises(RewardError, match=r"inherits pagopt's own packages, so it takes pagopt's own Python, not /usr"):
