@@ -84,7 +84,7 @@ class Classifier(Reward):
         self.names = names
         self.means = torch.stack([each.mean(dim=0) for each in classes])
         if style is not None and style not in names:
-            raise UnknownName("style", style, names)
+            raise UnknownName("style", str(style), names)
         self.style = style
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
