@@ -346,6 +346,14 @@ def test_repairs_run_first(workers: Make, pictures: list[Image.Image], tmp_path:
     assert worker.score(pictures[:1], [""]) == [4]
 
 
+def test_an_edit_of_the_same_size_in_the_same_second_counts(workers: Make, pictures: list[Image.Image]) -> None:
+    source = "def f(images, prompts): return [1.0]\n"
+    for number in ("1.0", "2.0"):
+        worker = workers(source.replace("1.0", number))
+        os.utime(worker.start["scorer"].rpartition(":")[0], (1, 1))
+        assert worker.score(pictures[:1], [""]) == [float(number)]
+
+
 def test_limits_that_make_no_sense(tmp_path: Path) -> None:
     for options, says in [
         ({"batch_seconds": 0}, "batch_seconds is 0"),
