@@ -40,6 +40,7 @@ class Reward(ABC):
     version: ClassVar[str] = "1"
     reads_prompts: ClassVar[bool] = False
     _arguments: Mapping[str, Any]
+    _named: str = ""  # sha256 of the file that the user named, which may only import what scores
     _key: str
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -97,7 +98,7 @@ class Reward(ABC):
             "reward": self.name,
             "arguments": arguments,
             "version": self.version,
-            "source": self._source(),
+            "source": " ".join(filter(None, dict.fromkeys((self._source(), self._named)))),
             "identity": self.identity(),
         }
 

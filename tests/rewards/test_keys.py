@@ -22,6 +22,10 @@ def redness(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float
     return [image.getpixel((0, 0))[0] / 255 for image in images]
 
 
+def scaled(by: float, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+    return [by * one for one in redness(images, prompts)]
+
+
 @dataclasses.dataclass
 class Scaled(Reward):
     """Redness, scaled.
@@ -130,6 +134,15 @@ def test_files_that_arguments_name_are_in_the_key(tmp_path: Path, monkeypatch: p
     *changing, fixed = zip(*seen, strict=True)
     assert [len(set(one)) for one in changing] == [3] * 6
     assert len(set(fixed)) == 1
+
+
+def test_the_file_that_was_named_is_in_the_key(tmp_path: Path) -> None:
+    """Also where what scores comes from elsewhere."""
+    path, keys = tmp_path / "mine.py", []
+    for by in (1, 1, 2):
+        path.write_text(f"import functools, {__name__} as other\nmine = functools.partial(other.scaled, {by})\n")
+        keys.append(load_reward(f"{path}:mine").key())
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_file_in_the_home_folder_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
