@@ -74,7 +74,7 @@ def digest_of_own(kind: str, name: str, error: Callable[[str], PagoptError]) -> 
                 return ""  # if there is none, loading it says so
             file = Path(str(spec.origin))
         else:
-            file = where.expanduser()
+            file = where
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as cause:
         raise error(f"{kind} {name!r}: cannot read {file}: {cause.strerror}") from cause
@@ -90,15 +90,15 @@ def _parts(kind: str, name: str, error: Callable[[str], PagoptError]) -> tuple[P
     if not where or not attribute:
         raise error(f'{name!r} names no {kind}: it is "path/to/file.py:name" or "package.module:name"')
     is_file = where.endswith(".py") or "/" in where or os.sep in where
-    return Path(where) if is_file else where, attribute
+    return Path(os.path.expanduser(where)) if is_file else where, attribute  # which leaves the name of nobody as it is
 
 
 def _from_file(kind: str, name: str, path: Path, error: Callable[[str], PagoptError]) -> ModuleType:
     try:
-        source = path.expanduser().resolve().read_bytes()
+        source = path.read_bytes()
     except OSError as cause:
         raise error(f"{kind} {name!r}: cannot read {path}: {cause.strerror}") from cause
-    path = path.expanduser().resolve()
+    path = path.resolve()
     # A private name, so that neither an installed module nor another file of this name is taken for it.
     private = f"_pagopt_own_{hashlib.sha256(str(path).encode() + source).hexdigest()[:24]}"
     if private in sys.modules:

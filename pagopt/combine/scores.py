@@ -165,11 +165,14 @@ def checked(tables: Mapping[str, ArrayLike], label: str, ndim: int, what: str) -
     """One of the tables as float64.
 
     Raises:
-        RewardError: If it is missing, not finite, or has another number of axes.
+        RewardError: If it is missing, no table, not finite, or has another number of axes.
     """
     if label not in tables:
         raise RewardError(f"there are no scores of reward {label!r} for the {what}", reward=label)
-    array = np.asarray(tables[label], dtype=np.float64)
+    try:
+        array = np.asarray(tables[label], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise RewardError(f"the scores of {label!r} for the {what} are no table of numbers: {error}") from error
     if array.ndim != ndim:
         raise RewardError(
             f"the scores of {label!r} for the {what} have shape {array.shape}, not {ndim} axes", reward=label

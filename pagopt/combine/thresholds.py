@@ -32,7 +32,7 @@ class Thresholds(Combination):
     fields: ClassVar[frozenset[str]] = frozenset({"at_least", "at_most"})
 
     def check(self, terms: Sequence[Term]) -> None:
-        """Needs a condition and a reward to rank by; a condition has no weight."""
+        """Needs a condition that can be met and a reward to rank by; a condition has no weight."""
         super().check(terms)
         conditions = [term for term in terms if term.limits]
         if not conditions:
@@ -46,6 +46,14 @@ class Thresholds(Combination):
                 raise RewardError(
                     f"reward {term.label!r} has a threshold and the weight {term.weight:g}, and a condition has no "
                     "weight: leave it out, and write at_most where lower is better",
+                    reward=term.label,
+                )
+            least, most = term.limits.get("at_least"), term.limits.get("at_most")
+            # Others can be compared only when the unguided images are known.
+            if least and most and least.relative == most.relative and least.number > most.number:
+                raise RewardError(
+                    f"no recipe can meet both at_least {least.rule} and at_most {most.rule} of reward {term.label!r}: "
+                    "at_most must not be below at_least",
                     reward=term.label,
                 )
 

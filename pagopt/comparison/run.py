@@ -78,6 +78,8 @@ class Run:
         self.tasks = comparison.tasks()
         self.references = read_references(comparison.reference) if comparison.reference is not None else []
         self.objective = Objective(comparison.specs())
+        for reward in self.objective.rewards.values():
+            reward.check_prompts(comparison.prompts)
         self.labels = self.objective.labels
         self.signs = {label: 1.0 if weight > 0 else -1.0 for label, weight in self.objective.weights.items()}
         self.extractor = self._extractor() if self.references else None

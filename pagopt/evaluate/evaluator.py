@@ -115,13 +115,15 @@ class Evaluator:
 
         Raises:
             StudyError: Without recipes or tasks, or if they are something else.
-            RewardError: If a reward fails; it names reward, prompt and image file.
+            RewardError: If a reward cannot score a prompt, or fails; it names reward, prompt and image file.
             GuidanceError: If a recipe cannot be applied, or recipes do nothing; see ``strict``.
             StoreError: If the store cannot be read or written.
         """
         recipes, tasks = _asked(recipes, tasks)
         if not recipes or not tasks:
             raise StudyError("nothing to evaluate: give at least one recipe and one prompt")
+        for reward in self.rewards.values():
+            reward.check_prompts(list(dict.fromkeys(task.prompt for task in tasks)))
         with TURN:
             keys = self.keys(recipes, tasks)
             # Task by task, so that a batch holds many candidates of one task: what they share is computed once.

@@ -47,10 +47,11 @@ class Worker:
         restarts: int = 2,
     ) -> None:
         for what, value in (("start_seconds", start_seconds), ("batch_seconds", batch_seconds)):
-            if not value > 0:
-                raise RewardError(f"{name}: {what} is {value}; it must be above 0")
-        if restarts < 0:
-            raise RewardError(f"{name}: restarts is {restarts}; it must be 0 or more")
+            if not isinstance(value, int | float) or not 0 < value <= threading.TIMEOUT_MAX:
+                most = f"at most {threading.TIMEOUT_MAX:.0e}"
+                raise RewardError(f"{name}: {what} is {value!r}; it must be a number above 0, and {most}")
+        if not isinstance(restarts, int) or restarts < 0:
+            raise RewardError(f"{name}: restarts is {restarts!r}; it must be a whole number, 0 or more")
         self.name, self.python, self.start = name, python, dict(start)
         self.variables = dict(variables or {})
         self.start_seconds, self.batch_seconds, self.restarts = start_seconds, batch_seconds, restarts

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import site
 import sys
@@ -123,7 +124,7 @@ def not_installed(record: Record) -> str:
     if find_environment(record).ready:
         return ""
     brought = available_records().get(record.name) == record.path
-    return f"pagopt rewards install {record.name if brought else record.path}"
+    return f"pagopt rewards install {record.name if brought else shlex.quote(str(record.path))}"
 
 
 def remove(name: str, folder: str | Path | None = None) -> list[Path]:

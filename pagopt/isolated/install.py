@@ -65,39 +65,39 @@ def install(
     from filelock import FileLock, Timeout
 
     made = find_environment(record, folder)
-    made.folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(made.folder.parent / f".{made.folder.name}.lock")
     try:
-        with lock.acquire(timeout=0):
-            made = environment_in(made.folder)
-            if made.ready and not force:
-                say(f"{record.name} is ready in {made.folder} (--force builds it again)")
-                return made
-            with _whole(made.folder):
-                return _build(record, made, python, list(pins), constraint, installer, say)
+        made.folder.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(made.folder.parent / f".{made.folder.name}.lock").acquire(timeout=0)
     except Timeout:
         raise RewardError(f"another process is building {made.folder}; wait until it has finished") from None
+    except OSError as error:
+        raise RewardError(
+            f"cannot make an environment in {made.folder.parent}: {error.strerror}. Give another folder with --home, "
+            "or in the variable PAGOPT_HOME."
+        ) from error
+    with held:
+        made = environment_in(made.folder)
+        if made.ready and not force:
+            say(f"{record.name} is ready in {made.folder} (--force builds it again)")
+            return made
+        # First, so that a slip in an option does not cost the environment that is there.
+        uv, interpreter = _uv(record, installer), _interpreter(record, python)
+        if constraint and not Path(constraint).is_file():
+            raise RewardError(f"there is no constraints file {constraint}")
+        with _whole(made.folder):
+            return _build(record, made, interpreter, list(pins), constraint, uv, say)
 
 
 def _build(
     record: Record,
     made: Environment,
-    python: str | None,
+    interpreter: str,
     pins: list[str],
     constraint: str | Path | None,
-    installer: str,
+    uv: str | None,
     say: Callable[[str], None],
 ) -> Environment:
     began = time.monotonic()
-    uv = shutil.which("uv")
-    if installer not in {"auto", "pip", "uv"} or (installer == "uv" and not uv):
-        raise RewardError(f"installer is {installer!r}; it must be auto, pip, or uv where uv is on the PATH")
-    uv = None if installer == "pip" or record.inherit else uv  # uv does not see what is inherited
-    if python and record.inherit:
-        raise RewardError(
-            f"{record.name} inherits pagopt's own packages, so it takes pagopt's own Python, not {python}"
-        )
-    interpreter = _interpreter(record, python)
     say(f"{record.name} 1/4: an environment with {interpreter} in {made.folder}")
     venv = [uv, "venv", "--python", interpreter] if uv else [interpreter, "-I", "-m", "venv"]
     venv += ["--without-pip"] if record.inherit and PathFinder.find_spec("pip") else []  # it inherits pip, too
@@ -136,10 +136,20 @@ def _whole(folder: Path) -> Iterator[None]:
         raise
 
 
+def _uv(record: Record, installer: str) -> str | None:
+    """The program uv, if it is to install."""
+    uv = shutil.which("uv")
+    if installer not in {"auto", "pip", "uv"} or (installer == "uv" and not uv):
+        raise RewardError(f"installer is {installer!r}; it must be auto, pip, or uv where uv is on the PATH")
+    return None if installer == "pip" or record.inherit else uv  # uv does not see what is inherited
+
+
 def _interpreter(record: Record, asked: str | None) -> str:
     """The Python that was asked for, or the first that the record allows."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+    if asked and record.inherit:
+        raise RewardError(f"{record.name} inherits pagopt's own packages, so it takes pagopt's own Python, not {asked}")
     try:
         allowed = SpecifierSet(record.python)
     except InvalidSpecifier as error:

@@ -20,6 +20,7 @@ from pagopt.reward.identity import canonical
 __all__ = ["Record", "available_records", "read_record"]
 
 GROUP = "pagopt.isolated"
+TEXTS = {"name", "scorer", "python", "summary"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*(-[A-Za-z0-9._]+)*")
 
 
@@ -187,7 +188,7 @@ def _record(data: Any, path: Path) -> Record:
             raise RewardError(f"{path}: a record needs a {key}")
     values: dict[str, Any] = {}
     for key, value in data.items():
-        if key in {"name", "scorer", "python", "summary"}:
+        if key in TEXTS:
             fits = isinstance(value, str)
         elif key == "inherit":
             fits = isinstance(value, bool)
@@ -201,7 +202,7 @@ def _record(data: Any, path: Path) -> Record:
             value = tuple(value) if fits else value
         if not fits:
             kinds = {"variables": "names with texts", "inherit": "true or false", "copy": "a list of pairs of paths"}
-            kind = kinds.get(key, "a text" if isinstance(getattr(Record, key, None), str) else "a list of texts")
+            kind = kinds.get(key, "a text" if key in TEXTS else "a list of texts")
             raise RewardError(f"{path}: {key} is {value!r}; it must be {kind}")
         values[key] = value
     return Record(**values, path=path)

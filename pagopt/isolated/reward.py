@@ -16,7 +16,7 @@ from pagopt.isolated.client import Worker
 from pagopt.isolated.environment import find_environment, find_record, not_installed
 from pagopt.reward import Reward
 from pagopt.reward.hardware import gpu_hint
-from pagopt.reward.identity import add_file, plain
+from pagopt.reward.identity import add_file, named_path, plain, words_in
 
 __all__ = ["Isolated"]
 
@@ -55,7 +55,9 @@ class Isolated(Reward):
         if todo:
             raise RewardError(f"{self.record.name} has no environment yet. Build it: {todo}", reward=self.name)
         self.environment = find_environment(self.record)
-        self.args = plain(dict(args or {}), f"{self.record.name}: args")
+        if not isinstance(args, Mapping | None):
+            raise RewardError(f"{self.record.name}: args are {args!r}, not names with values", reward=self.name)
+        self.args = plain(args or {}, f"{self.record.name}: args")
         self.device = device
         self._fixed = device is not None
         self.worker = Worker(
@@ -100,7 +102,8 @@ class Isolated(Reward):
         code = hashlib.sha256()
         for file in (__file__, *(module.__file__ for module in (client, environment, process, record, worker))):
             code.update(Path(str(file)).read_bytes())
-        files = {key: _fingerprint(Path(value)) for key, value in sorted(self.args.items()) if _is_file(value)}
+        named = {word: named_path(word) for word in words_in(self.args)}
+        files = {word: _fingerprint(path) for word, path in named.items() if path is not None}
         return {
             "record": self.record.identity(),
             "packages": self.environment.packages,
@@ -109,13 +112,9 @@ class Isolated(Reward):
         }
 
 
-def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) < 4096 and Path(value).expanduser().exists()
-
-
 def _fingerprint(path: Path) -> str:
-    """sha256 over a file or the files of a folder; of large ones size, beginning and samples."""
-    path, digest = path.expanduser(), hashlib.sha256()
+    """sha256 over a file or the files of a folder; of large ones size, beginning, end and samples."""
+    digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file()):
         digest.update(f"{file.relative_to(path.parent) if file != path else ''} ".encode())
         add_file(digest, file)

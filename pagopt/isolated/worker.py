@@ -148,7 +148,9 @@ def _run(name: str, path: str) -> Any:
         raise ImportError(f"{path} is no Python file (.py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    with open(path, "rb") as file:
+        # Not through the loader, whose bytecode cache looks at the time and size of a file only.
+        exec(compile(file.read(), path, "exec"), module.__dict__)
     return module
 
 

@@ -11,7 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from types import FunctionType, MethodType
+from types import FunctionType, MemberDescriptorType, MethodType
 from typing import Any
 
 import numpy as np
@@ -19,23 +19,44 @@ import torch
 
 from pagopt.errors import RewardError
 
-__all__ = ["add_file", "arguments_of", "canonical", "files_in", "plain", "signature_of", "state_of", "words_in"]
+__all__ = [
+    "add_file",
+    "arguments_of",
+    "canonical",
+    "files_in",
+    "named_path",
+    "plain",
+    "signature_of",
+    "state_of",
+    "words_in",
+]
 
-WHOLE = 64 * 2**20  # bytes; of larger files samples are hashed
+MIB = 2**20
+WHOLE = 64 * MIB  # bytes; of larger files samples are hashed
+UNSAID = inspect.Signature(  # what compiled functions take, where they do not say
+    [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("images", "prompts")]
+    + [inspect.Parameter("args", inspect.Parameter.VAR_KEYWORD)]
+)
+CARRIERS = (FunctionType, MethodType, functools.partial)
 
 
 def add_file(digest: hashlib._Hash, path: Path) -> None:
-    """Hash a file's size and content; of one above 64 MiB, a checkpoint, the first MiB and 64 samples."""
+    """Hash a file's size and content; of one above 64 MiB, a checkpoint, the first and last MiB and 4 kB of each.
+
+    So a tensor of a MiB or more is seen, and in torch's own files any, since they end in checksums of all.
+    """
     size = path.stat().st_size
     digest.update(f"{size}\n".encode())
     with path.open("rb") as file:
         if size <= WHOLE:
             digest.update(file.read())
             return
-        digest.update(file.read(2**20))
-        for part in range(64):
-            file.seek(size * part // 64)
+        digest.update(file.read(MIB))
+        for start in range(MIB, size, MIB):
+            file.seek(start)
             digest.update(file.read(4096))
+        file.seek(size - MIB)
+        digest.update(file.read())
 
 
 def plain(value: Any, what: str) -> Any:
@@ -77,8 +98,8 @@ def files_in(value: Any) -> dict[str, str]:
         RewardError: If such a file cannot be read.
     """
     found = {}
-    for word in filter(None, words_in(value)):
-        digest, files = hashlib.sha256(), _files(Path(word))
+    for word in words_in(value):
+        digest, files = hashlib.sha256(), _files(named_path(word))
         for file in files:
             digest.update(f"{file.name}\n".encode())
             try:
@@ -90,10 +111,21 @@ def files_in(value: Any) -> dict[str, str]:
     return found
 
 
-def _files(path: Path) -> list[Path]:
+def named_path(word: str) -> Path | None:
+    """The file or folder that a text names, if there is one; "~" is one's own folder."""
     try:
-        return sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path] if path.is_file() else []
-    except OSError:  # a text that is too long for a name, or a folder that is not to be read
+        path = Path(word).expanduser()
+        return path if word and path.exists() else None
+    except (OSError, RuntimeError):  # too long for a name, or in the folder of a user who is not there
+        return None
+
+
+def _files(path: Path | None) -> list[Path]:
+    try:
+        if path is None or path.is_file():
+            return [path] if path else []
+        return sorted(filter(Path.is_file, path.iterdir()))
+    except OSError:  # a folder that is not to be read
         return []
 
 
@@ -105,7 +137,10 @@ def canonical(value: Any) -> str:
 def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
     """The arguments of a class or function, without ``self``."""
     if not isinstance(factory, type):
-        return inspect.signature(factory)
+        try:
+            return inspect.signature(factory)
+        except ValueError:
+            return UNSAID
     init = inspect.getattr_static(factory, "__init__")
     if init is object.__init__:
         return inspect.Signature()
@@ -124,19 +159,41 @@ def arguments_of(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
 
 
 def state_of(function: Any) -> Any:
-    """What a callable carries: a closure's values, a partial's arguments, an object's attributes.
+    """What a callable carries: a closure's values, defaults, a partial's arguments, an object's attributes.
 
     Raises:
         RewardError: If that is not plain JSON.
     """
+    return _state(function, ())
+
+
+def _state(function: Any, around: tuple[Any, ...]) -> Any:
+    """See above; ``around`` are the functions that carry this one, which it may name in turn."""
     what = f"a value that {getattr(function, '__qualname__', type(function).__qualname__)} carries"
     if isinstance(function, functools.partial):
-        return [state_of(function.func), plain(function.args, what), plain(function.keywords, what)]
+        return [_state(function.func, around), plain(function.args, what), plain(function.keywords, what)]
     if isinstance(function, MethodType):
-        return state_of(function.__self__)
+        return _state(function.__self__, around)
     if isinstance(function, FunctionType):
+        if function in around:
+            return None
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        return [state_of(cell) if isinstance(cell, FunctionType) else plain(cell, what) for cell in cells]
+        carried = [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        return [
+            _state(value, (*around, function)) if isinstance(value, CARRIERS) else plain(value, what)
+            for value in carried
+        ]
     if isinstance(function, type):
         return None
-    return plain(getattr(function, "__dict__", {}), what)
+    return plain(_attributes(function), what)
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """An object's own attributes, those in slots included."""
+    slots = {
+        name: getattr(thing, name)
+        for kind in type(thing).__mro__
+        for name, member in vars(kind).items()
+        if isinstance(member, MemberDescriptorType) and not name.endswith("__") and hasattr(thing, name)
+    }
+    return {**slots, **getattr(thing, "__dict__", {})}

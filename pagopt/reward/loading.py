@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pagopt.errors import PagoptError, RewardError, UnknownName
-from pagopt.own_code import is_own, load_own, said
+from pagopt.own_code import digest_of_own, is_own, load_own, said
 from pagopt.reward.hardware import gpu_hint
 from pagopt.reward.identity import arguments_of, signature_of
 from pagopt.reward.protocol import FunctionReward, Reward
@@ -79,8 +79,13 @@ def load_reward(name: str, /, **args: Any) -> Reward:
         RewardError: If the file, module or attribute does not exist, the code fails while it is imported or
             made, or the arguments do not fit; the cause is attached.
     """
+    if not isinstance(name, str):
+        raise RewardError(f"load_reward takes the name of a reward, not {name!r}; Objective and Evaluator take objects")
     if is_own(name):
-        made = _make(name, load_own("reward", name, partial(RewardError, reward=name)), args)
+        wrong = partial(RewardError, reward=name)
+        made = _make(name, load_own("reward", name, wrong), args)
+        if name.rpartition(":")[0].endswith(".py"):
+            object.__setattr__(made, "_named", digest_of_own("reward", name, wrong))
     else:
         found = available_rewards()
         if name not in found:

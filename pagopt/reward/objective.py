@@ -48,7 +48,7 @@ class Objective:
 
     def __init__(self, terms: Any, combine: str = "sum") -> None:
         listed = [terms] if isinstance(terms, RewardSpec) or callable(terms) else terms
-        if isinstance(listed, str) or not isinstance(listed, Iterable) or not (listed := list(listed)):
+        if isinstance(listed, str | Mapping) or not isinstance(listed, Iterable) or not (listed := list(listed)):
             raise RewardError("an objective is a list of at least one reward; `pagopt rewards` lists them")
         given = [term if isinstance(term, (RewardSpec, str)) else as_reward(term) for term in listed]
         self.specs: tuple[RewardSpec, ...] = tuple(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from pagopt.own_code import is_own
-from pagopt.reward.identity import words_in
+from pagopt.reward.identity import named_path, words_in
 from pagopt.reward.loading import load_reward
 from pagopt.reward.spec import RewardSpec
 
@@ -19,12 +18,16 @@ def own_keys(specs: Sequence[RewardSpec]) -> list[str]:
     """Keys of those of the rewards that are the user's own, each once, sorted.
 
     Only these are loaded, so that a finished study is known as such at once. A reward is one's own if its name is a
-    Python file or an import path, or if an argument of it is a file or folder that is there.
+    Python file or an import path, if an argument of it is a file or folder that is there, or if it is a record's.
 
     Raises:
         RewardError: If one cannot be loaded.
     """
-    mine = [spec for spec in specs if is_own(spec.name) or any(map(_is_file, words_in(spec.args)))]
+    mine = [
+        spec
+        for spec in specs
+        if is_own(spec.name) or spec.name == "isolated" or any(map(named_path, words_in(spec.args)))
+    ]
     return sorted({load_reward(spec.name, **spec.args).key() for spec in mine})
 
 
@@ -36,10 +39,3 @@ def code_in(spec: RewardSpec) -> str:
     if not (is_own(spec.name) or any(word.endswith((".py", ".yaml", ".yml")) for word in words_in(spec.args))):
         return ""
     return shlex.quote(json.dumps(spec.to_dict())) if spec.args else spec.name
-
-
-def _is_file(word: str) -> bool:
-    try:
-        return bool(word) and Path(word).exists()
-    except OSError:  # a text that is too long for a name
-        return False

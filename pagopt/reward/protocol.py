@@ -40,6 +40,7 @@ class Reward(ABC):
     version: ClassVar[str] = "1"
     reads_prompts: ClassVar[bool] = False
     _arguments: Mapping[str, Any]
+    _named: str = ""  # sha256 of the file that the user named, which may only import what scores
     _key: str
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -97,7 +98,7 @@ class Reward(ABC):
             "reward": self.name,
             "arguments": arguments,
             "version": self.version,
-            "source": self._source(),
+            "source": " ".join(filter(None, dict.fromkeys((self._source(), self._named)))),
             "identity": self.identity(),
         }
 
@@ -124,8 +125,9 @@ class Reward(ABC):
         Raises:
             TypeError: If these are not images and prompts.
             ValueError: If there are none, or not as many prompts as images.
-            RewardError: If an image has more than 8 bits a channel, or if the reward raises, or returns the wrong
-                number, type, NaN or infinity; ``index`` and ``prompt`` say for which image, where that can be known.
+            RewardError: If an image is damaged or has more than 8 bits a channel, or if the reward raises, or returns
+                the wrong number, type, NaN or infinity; ``index`` and ``prompt`` say for which image, where that can be
+                known.
         """
         pictures, texts = _checked(images, prompts)
         too_large = False
@@ -268,7 +270,11 @@ def _checked(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[lis
 def _rgb(image: Any, index: int) -> Image.Image:
     if not isinstance(image, Image.Image):
         raise TypeError(f"image {index} is a {type(image).__name__}, not a PIL image")
-    if image.mode == "RGB":
+    try:
+        image.load()
+    except Exception as error:  # Pillow's plug-ins raise what they like
+        raise RewardError(f"image {index + 1} cannot be read: {error}", index=index) from error
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in {"I", "F"} or image.mode.startswith("I;"):
         raise RewardError(f"image {index + 1} has mode {image.mode!r}: convert it to 8 bits a channel", index=index)

@@ -84,7 +84,7 @@ class Classifier(Reward):
         self.names = names
         self.means = torch.stack([each.mean(dim=0) for each in classes])
         if style is not None and style not in names:
-            raise UnknownName("style", style, names)
+            raise UnknownName("style", str(style), names)
         self.style = style
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
@@ -92,6 +92,11 @@ class Classifier(Reward):
         wanted = torch.tensor([self._index(prompt, at) for at, prompt in enumerate(prompts)])
         logits = self.scale * self.encoder.images(images, projected=not self.pixels) @ self.means.T
         return logits.log_softmax(dim=1).gather(1, wanted[:, None])[:, 0]
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Each has to name a style, unless one is asked for."""
+        for at, prompt in enumerate(prompts):
+            self._index(prompt, at)
 
     def move(self, device: torch.device) -> None:
         """Move the CLIP model."""

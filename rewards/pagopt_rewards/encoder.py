@@ -53,14 +53,18 @@ class Encoder:
 
     def __init__(
         self,
-        model: str | Network,
+        model: str | Path | Network,
         weights: str | None = None,
         dtype: str = "float32",
         processor: str | None = None,
         rounding: Rounding = "torchvision",
     ) -> None:
         number = number_type(dtype)
+        if isinstance(model, Path):
+            model = str(model)
         if not isinstance(model, str):
+            if not hasattr(model, "prepare"):
+                raise RewardError(f'`model` is "emoji", a folder, an id on the hub, or "open_clip:...", not {model!r}')
             self.network = model
         elif model.startswith(OPEN_CLIP):
             from pagopt_rewards.openclip import load_open_clip

@@ -121,8 +121,8 @@ class TransformersNetwork:
     def cut(self, text: str) -> str:
         """What lies beyond the limit, in the user's own letters."""
         cleaned = self.clean(text)
-        places = self.tokenizer(cleaned, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
-        kept = self.limit - 2  # beginning and end
+        found = self.tokenizer(cleaned, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
+        places, kept = found["offset_mapping"], self.limit - 2  # beginning and end
         return cleaned[places[kept][0] :] if len(places) > kept else ""
 
     def scale(self) -> float:

@@ -20,7 +20,7 @@ from pagopt_rewards.weights import uncached
 
 __all__ = ["PickScore"]
 
-MODEL = "yuvalkirstain/PickScore_v1"
+MODEL, FILE = "yuvalkirstain/PickScore_v1", "model.safetensors"
 PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
@@ -56,6 +56,12 @@ class PickScore(Reward):
                     f"https://huggingface.co/{MODEL} and give the folder that holds them.",
                     reward=self.name,
                 )
+            if path.is_file() and path.name != FILE:
+                raise RewardError(
+                    f"the weights are {FILE} beside a config.json, not {path.name}: give a folder of its own to each "
+                    "checkpoint, with these names in it",
+                    reward=self.name,
+                )
             model = str(path.parent if path.is_file() else path)
         beside = weights is not None and bool(tokenizer_files(Path(model)))
         # transformers' crop, since the authors' numbers came through its processor.
@@ -83,4 +89,4 @@ class PickScore(Reward):
     @classmethod
     def missing(cls) -> str:
         """Which of the published files the hub's cache does not hold yet."""
-        return uncached(MODEL, "model.safetensors", "3.9 GB") or uncached(PROCESSOR, "tokenizer_config.json")
+        return uncached(MODEL, FILE, "3.9 GB") or uncached(PROCESSOR, "tokenizer_config.json")

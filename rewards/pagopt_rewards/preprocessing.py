@@ -81,23 +81,28 @@ def preparation(folder: Path, edge: int) -> dict[str, Any]:
     """preprocessor_config.json, or its newer form inside processor_config.json; CLIP's own values fill the gaps.
 
     Raises:
-        RewardError: If it makes pictures of another size than ``edge`` x ``edge`` pixels.
+        RewardError: If it is damaged, or makes pictures of another size than ``edge`` x ``edge`` pixels.
     """
-    settings: dict[str, Any] = {}
-    if (folder / "preprocessor_config.json").is_file():
-        settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    elif (folder / "processor_config.json").is_file():
-        settings = json.loads((folder / "processor_config.json").read_text(encoding="utf-8")).get("image_processor", {})
+    files = [folder / "preprocessor_config.json", folder / "processor_config.json"]
+    file = next(filter(Path.is_file, files), files[0])
     defaults = {
         "size": {"shortest_edge": edge},
         "crop_size": {"height": edge, "width": edge},
         "image_mean": MEAN,
         "image_std": STD,
     }
-    settings = {**defaults, **{key: value for key, value in settings.items() if value is not None}}
-    prepared = tuple(preprocess(Image.new("RGB", (7, 5)), settings).shape)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if file == files[1]:
+            found = found.get("image_processor", {})
+        settings = {**defaults, **{key: value for key, value in found.items() if value is not None}}
+        prepared = tuple(preprocess(Image.new("RGB", (7, 5)), settings).shape)
+    except Exception as error:
+        raise RewardError(
+            f"cannot prepare pictures as {file} says: {type(error).__name__}: {error}. Take the one made for the model."
+        ) from error
     if prepared != (3, edge, edge):
-        raise RewardError(f"preprocessor_config.json makes images of {prepared}, the model takes {(3, edge, edge)}")
+        raise RewardError(f"{file} makes images of {prepared}, the model takes {(3, edge, edge)}")
     return settings
 
 

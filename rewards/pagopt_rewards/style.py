@@ -76,9 +76,9 @@ class Style(Reward):
         self.encoder = Encoder(model, weights, dtype)
         self.styles: list[str] = []
         if against is None:
-            self.styles = list(styles) if styles is not None else own_styles(self.encoder.folder, model)
-            if isinstance(styles, str) or len(set(self.styles)) < max(2, len(self.styles)):
-                raise RewardError(f"styles must be a list of two or more different texts, not {styles!r}")
+            self.styles = own_styles(self.encoder.folder, model) if styles is None else texts_of(styles, "styles")
+            if len(self.styles) < 2:
+                raise RewardError(f"`styles` is a list of two or more different texts, not {styles!r}")
             if style is not None and style not in self.styles:
                 raise UnknownName(
                     "style", str(style), self.styles, "Give texts of your own to tell it from: `against`."

@@ -181,7 +181,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def fingerprint(*paths: Path) -> str:
-    """sha256 over files, in order; of those above 64 MiB the size, the first MiB and 64 samples."""
+    """sha256 over files, in order; of those above 64 MiB the size, the first and last MiB, and 4 kB of each."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name} ".encode())

@@ -20,7 +20,7 @@ from pagopt.cli import main
 from pagopt.errors import PagoptError, RewardError
 from pagopt.isolated import find_environment, home, install, installed, not_installed, read_record, remove
 from pagopt.isolated.install import _pinned
-from pagopt.reward import load_reward
+from pagopt.reward import RewardSpec, load_reward, own_keys
 
 RECORD = """
 name: gain
@@ -177,8 +177,15 @@ def test_its_key(gain: str, tmp_path: Path) -> None:
     other = info.rename(info.with_name("gain_tool-1.1.dist-info"))  # as after an upgrade by hand
     assert key(args={"weights": str(weights)}) != second
     other.rename(info)
+    several = {"weights": [str(weights), {"a": "x" * 300, "b": "~no_such_user"}]}
+    second = key(args=several)
+    assert key(args=several) == second
+    weights.write_bytes(b"3")
+    assert key(args=several) != second
     with pytest.raises(RewardError, match="is a Tensor, so its scores"):
         key(args={"by": torch.ones(1)})
+    with pytest.raises(RewardError, match=r"gain: args are \['by'\], not names with values"):
+        key(args=["by"])
 
 
 def test_the_command_line(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -288,6 +295,22 @@ def test_one_at_a_time(home: Path, tmp_path: Path) -> None:
         install(record, say=str)
 
 
+def test_a_slip_in_an_option_leaves_the_environment_that_is_there(home: Path, tmp_path: Path) -> None:
+    record = read_record(str(small(tmp_path / "a folder")))
+    assert not_installed(record) == f"pagopt rewards install '{record.path}'"
+    install(record, say=str)
+    for options, says in [
+        ({"installer": "pipp"}, "installer is 'pipp'"),
+        ({"python": "python9"}, "takes pagopt's own Python, not python9"),
+        ({"constraint": tmp_path / "none.txt"}, r"there is no constraints file .*none\.txt"),
+    ]:
+        with pytest.raises(RewardError, match=says):
+            install(record, force=True, say=str, **options)  # type: ignore[arg-type]
+        assert find_environment(record).ready
+    with pytest.raises(RewardError, match=r"cannot make an environment in .*gain.yaml.environments: Not a directory"):
+        install(record, folder=record.path, say=str)
+
+
 def test_the_python_that_is_asked_for(home: Path, tmp_path: Path) -> None:
     path = small(tmp_path / "here")
     with pytest.raises(RewardError, match=r"inherits pagopt's own packages, so it takes pagopt's own Python, not /usr"):
@@ -325,7 +348,7 @@ def test_names_without_a_record(home: Path, built: Path, monkeypatch: pytest.Mon
     with pytest.raises(RewardError, match=r"unknown record 'gain'.*A name of your own is known after `pagopt rewards"):
         load_reward("isolated", record="gain")
     monkeypatch.setenv("PAGOPT_HOME", str(built / "home"))
-    assert load_reward("isolated", record="gain").key()
+    assert own_keys([RewardSpec("isolated", args={"record": "gain"})]) == [load_reward("isolated", record="gain").key()]
     moved = (built / "gain.yaml").rename(built / "moved.yaml")
     try:
         with pytest.raises(RewardError, match=r"cannot read the record .*gain.yaml"):

@@ -80,6 +80,7 @@ def test_all_fields(write: Write, tmp_path: Path) -> None:
         ({"inherit": 1}, "inherit is 1; it must be true or false"),
         ({"variables": {"A": 1}}, "must be names with texts"),
         ({"python": 3.9}, "python is 3.9; it must be a text"),
+        ({"name": 5}, "name is 5; it must be a text"),
         ({"requirement": []}, "unknown field 'requirement'. Did you mean 'requirements'"),
     ],
 )

@@ -346,11 +346,22 @@ def test_repairs_run_first(workers: Make, pictures: list[Image.Image], tmp_path:
     assert worker.score(pictures[:1], [""]) == [4]
 
 
+def test_an_edit_of_the_same_size_in_the_same_second_counts(workers: Make, pictures: list[Image.Image]) -> None:
+    source = "def f(images, prompts): return [1.0]\n"
+    for number in ("1.0", "2.0"):
+        worker = workers(source.replace("1.0", number))
+        os.utime(worker.start["scorer"].rpartition(":")[0], (1, 1))
+        assert worker.score(pictures[:1], [""]) == [float(number)]
+
+
 def test_limits_that_make_no_sense(tmp_path: Path) -> None:
     for options, says in [
         ({"batch_seconds": 0}, "batch_seconds is 0"),
         ({"start_seconds": float("nan")}, "start_seconds is nan"),
+        ({"batch_seconds": float("inf")}, "batch_seconds is inf; it must be a number above 0, and at most 9e"),
+        ({"batch_seconds": "600"}, "batch_seconds is '600'"),
         ({"restarts": -1}, "restarts is -1"),
+        ({"restarts": 1.5}, "restarts is 1.5"),
     ]:
         with pytest.raises(RewardError, match=says):
             Worker("tiny", Path(sys.executable), {}, **options)  # type: ignore[arg-type]

@@ -164,5 +164,10 @@ def test_what_is_refused(tiny_clip: str, folders: dict[str, str], tmp_path: Path
             Classifier(model=tiny_clip, **arguments)
     with pytest.raises(UnknownName, match=r"unknown style 'darc'.*Did you mean 'dark'"):
         Classifier("darc", examples=folders, model=tiny_clip)
+    with pytest.raises(UnknownName, match=r"unknown style '1990'"):
+        Classifier(1990, ["1980s", "1990s"], model=tiny_clip)  # type: ignore[arg-type]
     with pytest.raises(RewardError, match=r"names no style\. Put one of dark, light, plain"):
         Classifier(examples=folders, model=tiny_clip)(mosaics(1, 5), ["a cat"])
+    with pytest.raises(RewardError, match=r"the prompt 'a cat' names no style"):  # before anything is drawn
+        Classifier(examples=folders, model=tiny_clip).check_prompts(["dark cat", "a cat"])
+    Classifier("dark", examples=folders, model=tiny_clip).check_prompts(["a cat"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,14 @@ def test_a_long_prompt_is_cut_and_that_is_said_once(
     assert second.endswith("leaves out 'r' of 'A Big Red Apple, and Another'")  # in the user's own letters
 
 
+def test_a_long_prompt_brings_no_warning_of_errors_that_do_not_come(
+    tiny_clip: str, pictures: list[Image.Image], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "handlers", [caplog.handler])
+    Clip(tiny_clip)(pictures[:1], ["flat " * 20])
+    assert [record.name for record in caplog.records] == ["pagopt.rewards"]
+
+
 def test_the_crop_is_that_of_torchvision(tiny_clip: str) -> None:
     image = Image.effect_noise((32, 35), 90).convert("RGB").quantize(40).convert("RGB")
     whole, lower = Encoder(tiny_clip), Encoder(tiny_clip, rounding="transformers")
@@ -150,6 +159,14 @@ def test_a_missing_or_broken_model_says_what_it_takes(tiny_clip: str, tmp_path: 
     (wrong / "preprocessor_config.json").write_text(json.dumps({"crop_size": {"height": 16, "width": 16}}))
     with pytest.raises(RewardError, match=r"images of \(3, 16, 16\)"):
         Clip(str(wrong))
+    for text in ("{", "[]", '{"image_mean": [0.5]}', '{"size": {"longest_edge": 32}}'):
+        (wrong / "preprocessor_config.json").write_text(text)
+        with pytest.raises(RewardError, match=r"cannot prepare pictures as .*wrong.preprocessor_config.json says"):
+            Clip(str(wrong))
+    for model in (None, 5, ["emoji"]):
+        with pytest.raises(RewardError, match=r'`model` is "emoji", a folder, .*, not'):
+            Clip(model)  # type: ignore[arg-type]
+    assert Encoder(Path(tiny_clip)).fingerprint == Encoder(tiny_clip).fingerprint
 
 
 def test_without_a_network_a_hub_id_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

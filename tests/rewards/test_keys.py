@@ -22,6 +22,10 @@ def redness(images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float
     return [image.getpixel((0, 0))[0] / 255 for image in images]
 
 
+def scaled(by: float, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+    return [by * one for one in redness(images, prompts)]
+
+
 @dataclasses.dataclass
 class Scaled(Reward):
     """Redness, scaled.
@@ -66,12 +70,35 @@ def test_what_a_function_carries_is_in_its_key() -> None:
         def method(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[int]:
             return self(images, prompts)
 
+    class Slots(Object):
+        __slots__ = ("by",)
+
+    def default(by: int) -> Callable[..., Any]:
+        def reward(images: Sequence[Image.Image], prompts: Sequence[str], by: int = by) -> list[int]:
+            return [by for _ in images]
+
+        return reward
+
+    def keyword(by: int) -> Callable[..., Any]:
+        return lambda images, prompts, *, by=by: [by for _ in images]
+
+    def recursive(by: int) -> Callable[..., Any]:
+        def power(n: int) -> int:
+            return by * power(n - 1) if n else 1
+
+        return lambda images, prompts: [power(3) for _ in images]
+
     ways: list[Callable[[int], Any]] = [
         make,
         Object,
         lambda by: Object(by).method,
         lambda by: functools.partial(redness, by=by),
         lambda by: functools.partial(make(by), b=1),
+        Slots,
+        default,
+        keyword,
+        recursive,
+        lambda by: torch.no_grad()(make(by)),
     ]
     for way in ways:
         keys = [FunctionReward(way(by), "mine").key() for by in (1, 1, 2)]
@@ -107,6 +134,24 @@ def test_files_that_arguments_name_are_in_the_key(tmp_path: Path, monkeypatch: p
     *changing, fixed = zip(*seen, strict=True)
     assert [len(set(one)) for one in changing] == [3] * 6
     assert len(set(fixed)) == 1
+
+
+def test_the_file_that_was_named_is_in_the_key(tmp_path: Path) -> None:
+    """Also where what scores comes from elsewhere."""
+    path, keys = tmp_path / "mine.py", []
+    for by in (1, 1, 2):
+        path.write_text(f"import functools, {__name__} as other\nmine = functools.partial(other.scaled, {by})\n")
+        keys.append(load_reward(f"{path}:mine").key())
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_file_in_the_home_folder_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys = []
+    for text in ("1", "2"):
+        (tmp_path / "t.json").write_text(text)
+        keys.append(FunctionReward(redness, arguments={"table": "~/t.json", "user": "~no_such_user"}).key())
+    assert keys[0] != keys[1]
 
 
 def test_code_typed_in_has_a_key() -> None:

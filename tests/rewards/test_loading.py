@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pagopt.errors import RewardError, UnknownName
-from pagopt.reward import available_rewards, describe_rewards, load_reward
+from pagopt.reward import Reward, available_rewards, describe_rewards, load_reward
 
 RED, BLUE = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
 Write = Callable[[str], str]
@@ -99,6 +99,10 @@ def test_a_broken_file_says_what_is_wrong(write: Write, source: str, says: str) 
 def test_names_that_lead_nowhere(write: Write, tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"cannot read .*missing.py: No such file"):
         load_reward(f"{tmp_path}/missing.py:f")
+    with pytest.raises(RewardError, match=r"cannot read ~no_such_user/mine.py: No such file"):
+        load_reward("~no_such_user/mine.py:f")
+    with pytest.raises(RewardError, match=r"load_reward takes the name of a reward, not <class.*take objects"):
+        load_reward(Reward)  # type: ignore[arg-type]
     with pytest.raises(RewardError, match=r"cannot read .*: Is a directory"):
         load_reward(f"{tmp_path}/:f")
     with pytest.raises(RewardError, match="is no Python file"):
@@ -111,6 +115,11 @@ def test_names_that_lead_nowhere(write: Write, tmp_path: Path) -> None:
         load_reward("not_there.module:f")
     with pytest.raises(RewardError, match=r"unknown function or class 'Brigthness'. Did you mean 'Brightness'"):
         load_reward("pagopt_rewards.brightness:Brigthness")
+
+
+def test_compiled_functions_may_not_say_what_they_take() -> None:
+    keys = {load_reward("builtins:max", **args).key() for args in ({}, {"default": 1}, {"default": 2})}
+    assert len(keys) == 3
 
 
 def test_two_files_of_one_name_and_a_changed_file(write: Write, tmp_path: Path) -> None:

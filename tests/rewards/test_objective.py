@@ -88,7 +88,7 @@ def test_args_are_names_with_values(args: object) -> None:
 
 
 def test_an_objective_needs_a_reward() -> None:
-    for terms in ([], "clip"):
+    for terms in ([], "clip", {"name": "clip"}):
         with pytest.raises(RewardError, match="a list of at least one reward"):
             Objective(terms)
     with pytest.raises(RewardError, match="needs a name"):
@@ -171,6 +171,7 @@ def test_what_cannot_be_combined_says_why() -> None:
         (good, None, "no scores of reward 'Brightness' for the unguided images"),
         ({**good, "Sharpness": np.ones((3, 3))}, base, r"differ in shape: \[\(2, 3\), \(3, 3\)\]"),
         ({**good, "Sharpness": np.ones(3)}, base, r"shape \(3,\), not 2 axes"),
+        ({**good, "Sharpness": [[1], [1, 2]]}, base, "'Sharpness' for the images are no table of numbers"),
         ({**good, "Sharpness": np.full((2, 3), np.nan)}, base, "'Sharpness' for the images are not all finite"),
         (good, {**base, "Sharpness": np.full(3, 0.1)}, "all 3 unguided images the score 0.1, so it has no scale"),
         (good, {**base, "Sharpness": np.float32([0.1, 0.1, np.nextafter(np.float32(0.1), 1)])}, "has no scale"),

@@ -296,6 +296,8 @@ REFUSED = [
     ("thresholds", [a, b], "needs at_least .* on at least one of the rewards"),
     ("thresholds", [RewardSpec(A, at_least=1), RewardSpec(B, at_most=1)], "needs a reward to rank by"),
     ("thresholds", [a, RewardSpec(B, -1, at_least=1)], "a condition has no weight: leave it out, and write at_most"),
+    ("thresholds", [a, RewardSpec(B, at_least=2, at_most=1)], "can meet both at_least 2 and at_most 1 of reward 'Shar"),
+    ("thresholds", [a, RewardSpec(B, at_least="baseline", at_most="baseline - 1 sd")], "can meet both at_least basel"),
     ("lexicographic", [RewardSpec(A, 0.5), b], "the weight 0.5 of 'Brightness' would do nothing"),
     ("lexicographic", [a, RewardSpec(B, tolerance=1)], "nothing comes after 'Sharpness', the last reward"),
 ]  # fmt: skip

@@ -99,3 +99,10 @@ def test_other_weights_are_another_key(tiny_clip: str, tmp_path: Path) -> None:
     shutil.copy(Path(tiny_clip) / "model.safetensors", other / "model.safetensors")
     again = PickScore(str(other)).identity()
     assert again == PickScore(tiny_clip).identity()
+
+
+def test_a_file_of_another_name_is_not_taken_for_its_neighbour(tiny_clip: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_clip, tmp_path / "copy")
+    shutil.copy(folder / "model.safetensors", folder / "tuned.safetensors")
+    with pytest.raises(RewardError, match=r"the weights are model\.safetensors beside a config\.json, not tuned"):
+        PickScore(str(folder / "tuned.safetensors"))

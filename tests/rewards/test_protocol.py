@@ -150,12 +150,15 @@ def test_a_reward_sees_lists_of_rgb() -> None:
     clear = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
     palette = Image.new("P", (2, 2), 0)
     palette.info["transparency"] = 0
-    images = [clear, Image.new("L", (2, 2), 7), Image.new("LA", (2, 2), (9, 255)), palette, RED]
-    FunctionReward(look)(tuple(images), ("a",) * 5)
-    assert [image.mode for image in seen[0]] == ["RGB"] * 5
-    assert [image.getpixel((0, 0)) for image in seen[0]] == [(255,) * 3, (7,) * 3, (9,) * 3, (255,) * 3, (255, 0, 0)]
-    assert seen[0][4] is RED
-    assert seen[1:] == [["a"] * 5, False]
+    keyed = Image.new("RGB", (2, 2), (0, 0, 9))  # as PNG files without an alpha channel say what is transparent
+    keyed.info["transparency"] = (0, 0, 9)
+    images = [clear, Image.new("L", (2, 2), 7), Image.new("LA", (2, 2), (9, 255)), palette, keyed, RED]
+    FunctionReward(look)(tuple(images), ("a",) * 6)
+    assert [image.mode for image in seen[0]] == ["RGB"] * 6
+    white = (255,) * 3
+    assert [image.getpixel((0, 0)) for image in seen[0]] == [white, (7,) * 3, (9,) * 3, white, white, (255, 0, 0)]
+    assert seen[0][5] is RED
+    assert seen[1:] == [["a"] * 6, False]
 
 
 def test_what_is_no_batch_is_refused() -> None:

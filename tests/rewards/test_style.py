@@ -82,6 +82,9 @@ def test_styles_are_checked(tiny_clip: str, tmp_path: Path) -> None:
         Style(styles=["flat"], model=tiny_clip)
     with pytest.raises(RewardError, match="two or more"):
         Style(styles="flat", model=tiny_clip)
+    for styles in ({"flat": "flat paper cut", "ink": "ink drawing"}, [1, 2], ["", "flat"], ["flat", "flat"]):
+        with pytest.raises(RewardError, match="`styles` is a text or a list of different texts, none of them empty"):
+            Style(styles=styles, model=tiny_clip)  # type: ignore[arg-type]
     bare = shutil.copytree(tiny_clip, tmp_path / "a" / "bare")
     (bare / "styles.json").unlink()
     with pytest.raises(RewardError, match="`styles` must list"):

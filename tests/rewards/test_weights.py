@@ -149,6 +149,14 @@ def test_fingerprints_see_every_change(tmp_path: Path, monkeypatch: pytest.Monke
         path.write_bytes(content)
         seen.add(fingerprint(path))
     assert len(seen) == 4
+    for place in (None, 100 * 2**20 + 2**15, 200 * 2**20 - 100):  # a MiB of a large file, and its last bytes
+        with path.open("wb") as file:
+            file.truncate(200 * 2**20)
+            if place is not None:
+                file.seek(place)
+                file.write(b"\1" * min(2**20, 200 * 2**20 - place))
+        seen.add(fingerprint(path))
+    assert len(seen) == 7
     tensors = {"a": torch.zeros(10000), "b": torch.zeros(3, dtype=torch.bfloat16)}
     found = [tensors_fingerprint(tensors), tensors_fingerprint({**tensors, "b": torch.ones(3, dtype=torch.bfloat16)})]
     found.append(tensors_fingerprint({"a": tensors["a"].view(100, 100), "b": tensors["b"]}))

@@ -60,10 +60,14 @@ def test_a_file_that_changes_during_the_run_does_too(
 def test_only_ones_own_rewards_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert own_keys([RewardSpec("no_such_reward"), RewardSpec("clip", args={"model": "no/such/model"})]) == []
+    Path("empty").mkdir()
     Path("mine.py").write_text(WARMTH.format(1), encoding="utf-8")
     (key,) = own_keys([RewardSpec("mine.py:warmth"), RewardSpec("brightness")])
     Path("mine.py").write_text(WARMTH.format(2), encoding="utf-8")
     assert own_keys([RewardSpec("mine.py:warmth")]) != [key]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(RewardError, match="takes 3 to 20 pictures, and the folder ~/empty holds 0"):
+        own_keys([RewardSpec("reference", args={"examples": "~/empty"})])
 
 
 def test_other_weights_in_the_models_folder_are_drawn_anew(study: Study, tiny_model: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy import stats
 
 from pagopt.comparison import Comparison, Entrant, Outcome, load_entrants, run_comparison
-from pagopt.errors import StudyError
+from pagopt.errors import RewardError, StudyError
 from pagopt.evaluate import Evaluator, make_trainer
 from pagopt.models import fingerprint, load_pipeline
 from pagopt.recipe import Provenance, Recipe
@@ -303,6 +303,12 @@ def test_reference_pictures_that_cannot_be_read_are_named(finished: Finished, tm
     with pytest.raises(StudyError, match=r"cannot read the reference picture .*3\.png"):
         run_comparison(comparison, tmp_path / "out", trainer=TRAINER)
     assert not (tmp_path / "out").exists()
+
+
+def test_prompts_that_a_reward_refuses_are_named_before_anything_is_loaded(finished: Finished, tmp_path: Path) -> None:
+    comparison = replace(finished.comparison, rewards=["classifier"], prompts=["flat, cat face", "a sun"], model="none")
+    with pytest.raises(RewardError, match="the prompt 'a sun' names no style"):
+        run_comparison(comparison, tmp_path / "out", trainer=TRAINER)
 
 
 def test_a_recipe_of_another_model_is_refused_unless_it_is_meant(finished: Finished, tmp_path: Path) -> None:

@@ -208,6 +208,14 @@ def test_a_failing_reward_names_itself_the_prompt_and_the_file(renderer: Rendere
     assert len(known) == 3, "what the other reward has scored stays"
 
 
+def test_prompts_that_a_reward_refuses_are_not_drawn(renderer: Renderer, store: Store) -> None:
+    evaluate = evaluator(renderer, store, "brightness", "classifier", batch_size=1)
+    with pytest.raises(RewardError, match="the prompt 'house' names no style"):
+        evaluate(RECIPES, [Task("flat, cat", 2), Task("house", 1)])
+    assert evaluate.images_generated == 0
+    assert evaluate.missing(RECIPES, [Task("flat, cat", 2)]) == len(RECIPES)
+
+
 def test_refuses_nothing(renderer: Renderer, store: Store) -> None:
     with pytest.raises(StudyError, match="at least one recipe and one prompt"):
         evaluator(renderer, store, "brightness")(RECIPES, [])
