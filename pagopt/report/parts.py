@@ -80,7 +80,7 @@ def comparison(
         "dark_colours": Markup(diverging_css(dark=True)),
         "number": number,
         "measured": measured,
-        "percent": lambda share: f"{signed(100 * share, 0)} %" if math.isfinite(share) else "\N{EN DASH}",
+        "change": _change,
     }
 
 
@@ -93,6 +93,12 @@ def _measured(results: Results, album: Album) -> Results:
         for method in results.methods
     ]
     return dataclasses.replace(results, methods=methods)
+
+
+def _change(guard: guards.Guard) -> str:
+    """How much a measure moved: as a share of its unguided value, but for twins, which are a share themselves."""
+    text = signed(100 * guard.share, 0)
+    return f"{text} {'points' if guard.measure == 'twins' else '%'}" if math.isfinite(guard.share) else text
 
 
 def _moved(guard: guards.Guard, results: Results, rows: list[Row], album: Album) -> list[dict[str, Any]]:

@@ -175,8 +175,7 @@ def number(value: float, places: int) -> str:
 
 def signed(value: float, places: int) -> str:
     """Like :func:`number`, with a plus sign before what is above zero."""
-    text = number(value, places)
-    return text if text[0] == "\N{MINUS SIGN}" or not math.isfinite(value) else f"+{text}"
+    return f"+{number(value, places)}" if 0 < value < math.inf else number(value, places)
 
 
 def measured(mean: float, se: float, places: int, sign: bool = False) -> str:

@@ -14,7 +14,8 @@ from pagopt.report.palette import diverging_css, step_class
 from pagopt.report.pictures import data_uris
 from pagopt.report.reading import decimals, number, objective_name, p_text, read_rows, signed
 from pagopt.report.scoremap import centres, common_limit, draw_map
-from pagopt.report.svg import spread, tag, ticks
+from pagopt.report.svg import pad, spread, tag, ticks
+from pagopt.results import Estimate
 
 
 def test_tags_escape_text_and_attributes() -> None:
@@ -29,6 +30,14 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     assert 2 <= len(made) <= 7
     assert all(low - 1e-9 <= value <= high + 1e-9 for value, _ in made)
     assert len({text for _, text in made}) == len(made)
+
+
+def test_values_that_are_the_same_but_for_rounding_are_one() -> None:
+    values = [0.1 + 0.2, 0.3, 0.3]
+    assert len(set(values)) == 2
+    assert Estimate.of(values).se == 0
+    low, high = pad(values)
+    assert [text for _, text in ticks(low, high)] == ["0.29", "0.30", "0.31"]
 
 
 def test_labels_move_apart_and_keep_their_order() -> None:
@@ -89,6 +98,7 @@ def test_numbers_in_words() -> None:
     assert decimals([0.0, math.nan]) == 3
     assert (number(-0.0001, 2), number(-1.5, 1), number(math.nan, 2)) == ("0.00", "\N{MINUS SIGN}1.5", "\N{EN DASH}")
     assert (signed(0.25, 2), signed(-0.25, 2)) == ("+0.25", "\N{MINUS SIGN}0.25")
+    assert (signed(0.0, 2), signed(-0.001, 2), signed(math.inf, 2)) == ("0.00", "0.00", "\N{EN DASH}")
     assert [p_text(p) for p in (0.0004, 0.0123, 0.2, math.nan)] == ["p < 0.001", "p = 0.012", "p = 0.20", "no p-value"]
 
 

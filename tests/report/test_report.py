@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from synthetic import make_results, painter
 
+from pagopt.looks import MEASURES
 from pagopt.recipe import Recipe
 from pagopt.report import write_report
 from pagopt.report.story import unseen
@@ -165,6 +166,16 @@ def test_a_spoilt_look_is_said_on_top(tmp_path: Path) -> None:
         assert after.startswith("HeadHunter: ")
         assert float(before.split()[-1]) < float(after.split()[-1])
     assert {attributes["src"] for attributes in again} <= {attributes["src"] for attributes in page.pictures}
+
+
+def test_what_did_not_move_has_no_sign_and_twins_are_counted_in_points(tmp_path: Path) -> None:
+    results = make_results(tasks=9)
+    looks = {**dict.fromkeys(MEASURES, (0.5,) * 9), "twins": (0.0,) * 8 + (1.0,)}
+    methods = [dataclasses.replace(method, looks=looks) for method in results.methods]
+    methods[-1] = dataclasses.replace(methods[-1], looks={**looks, "twins": (1.0,) * 9})
+    text, _ = render(dataclasses.replace(results, methods=methods), tmp_path)
+    assert ">+89 points<" in text
+    assert text.count(">0 %<") == len(MEASURES) - 1
 
 
 def test_chance_is_called_chance(tmp_path: Path) -> None:
