@@ -154,13 +154,13 @@ def reward_name(item: Mapping[str, Any]) -> str:
 def decimals(errors: Iterable[float]) -> int:
     """Decimal places for values with these standard errors: one digit of the largest, two if it begins with a 1.
 
-    At most 5, and 3 if there is no error to go by.
+    At most 8, and 3 if there is no error to go by.
     """
     known = [error for error in errors if math.isfinite(error) and error > 0]
     if not known:
         return 3
     first = -math.floor(math.log10(max(known)))
-    return min(5, max(0, first + int(max(known) * 10.0**first < 1.95)))
+    return min(8, max(0, first + int(max(known) * 10.0**first < 1.95)))
 
 
 def number(value: float, places: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 from synthetic import make_results
 
+from pagopt.report.charts import draw_differences, draw_rounds
 from pagopt.report.palette import diverging_css, step_class
 from pagopt.report.pictures import data_uris
 from pagopt.report.reading import decimals, number, objective_name, p_text, read_rows, signed
@@ -89,6 +92,36 @@ def test_a_map_says_every_score() -> None:
         assert f"<title>{name}: selected in an earlier round</title>" in svg
     assert svg.count('class="ring"') == len(item.chosen)
     assert "chosen as number 2" in svg
+
+
+def test_labels_of_charts_have_room() -> None:
+    results = make_results(rounds=14, per_round=1)
+    methods = list(results.methods)
+    methods[2] = dataclasses.replace(methods[2], name="best layer L17 (of 12)")
+    tests = [
+        dataclasses.replace(test, against=method.name) for test, method in zip(results.tests, methods[:-1], strict=True)
+    ]
+    results = dataclasses.replace(results, methods=methods, tests=tests)
+    rows = read_rows(results)
+    places = {text: float(x) for x, text in re.findall(r'<text x="([\d.]+)"[^>]*>([^<]*)<', draw_rounds(results, rows))}
+    assert places["round"] < places["1"] - 12, "it ends where the axis begins"
+    (width,) = re.findall(r'viewBox="0 0 (\d+)', draw_rounds(results, rows))
+    assert places["best layer L17 (of 12)"] + 22 * 6 < float(width)
+    ends = re.findall(r'<text x="([\d.]+)"[^>]*>vs ', draw_differences(results, rows, "found recipe"))
+    assert min(map(float, ends)) > len("vs best layer L17 (of 12)") * 6
+
+
+@pytest.mark.parametrize("unit", [1e-5, 1e6])
+def test_scores_of_any_size_have_their_digits_and_room_for_them(unit: float) -> None:
+    results = make_results(rounds=0)
+    methods = [dataclasses.replace(m, objective=tuple(unit * x for x in m.objective)) for m in results.methods]
+    rows = read_rows(dataclasses.replace(results, methods=methods))
+    svg = draw_rounds(results, rows)
+    marks = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end">([^<]*)<', svg)
+    assert len(marks) > 2
+    assert all(float(x) > 6.5 * len(text) for x, text in marks)
+    means = [number(row.objective.mean, decimals([row.objective.se])) for row in rows]
+    assert len(set(means)) == len(means)
 
 
 def test_numbers_in_words() -> None:
