@@ -18,7 +18,18 @@ from pagopt.looks import looks_table
 from pagopt.report import charts, guards
 from pagopt.report.palette import diverging_css
 from pagopt.report.pictures import Album, collect
-from pagopt.report.reading import Row, decimals, measured, number, objective_name, p_text, read_rows, signed, value_name
+from pagopt.report.reading import (
+    Row,
+    counted,
+    decimals,
+    measured,
+    number,
+    objective_name,
+    p_text,
+    read_rows,
+    signed,
+    value_name,
+)
 from pagopt.results import Estimate, Results
 from pagopt.summary import held_out_means, missed
 
@@ -41,6 +52,7 @@ def render(template: str, context: Mapping[str, Any], path: str | Path, package:
     environment = Environment(
         loader=ChoiceLoader(places), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.globals["counted"] = counted
     write_text(path, environment.get_template(template).render(context))
 
 
