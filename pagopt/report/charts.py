@@ -11,7 +11,7 @@ from pagopt.report.reading import Row, decimals, measured
 from pagopt.report.svg import Scale, figure, pad, scale, spread, tag, ticks
 from pagopt.results import Results
 
-__all__ = ["draw_differences", "draw_rounds"]
+__all__ = ["NAME", "draw_differences", "draw_rounds"]
 
 NAME, DIGIT = 6.4, 7.3
 """About how wide a character of a name is, and of a number at an axis, in pixels; fonts differ."""
