@@ -162,6 +162,13 @@ def test_the_palest_words_can_be_read_on_both_papers() -> None:
         assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
+def test_marks_on_cells_of_any_colour_have_an_edge() -> None:
+    css = (Path(pagopt.report.__file__).parent / "report.css").read_text(encoding="utf-8")
+    for mark in ("dot", "rank"):
+        (rule,) = re.findall(rf"^svg \.{mark} {{(.*)}}", css, re.M)
+        assert {"stroke: var(--paper)", "paint-order: stroke"} <= set(re.split("; *", rule.strip()))
+
+
 def test_a_gain_is_told_with_its_numbers(written: tuple[str, Page]) -> None:
     _, page = written
     assert page.h1.startswith("Perturbing 6 heads (")
