@@ -21,7 +21,7 @@ from pagopt.report.pictures import data_uris
 from pagopt.report.reading import counted, measured
 from pagopt.report.scoremap import draw_legend
 
-__all__ = ["change", "extremes", "shown_tasks", "small_pictures", "write_page"]
+__all__ = ["change", "extremes", "shown_prompts", "shown_tasks", "small_pictures", "write_page"]
 
 PICTURES = 1300
 """Pictures in a page, at most; but all of the first prompt."""
@@ -35,7 +35,12 @@ BUDGET = 12_000_000
 
 def shown_tasks(found: Findings) -> list[int]:
     """The tasks whose pictures are shown: the first prompts, as many as there is room for."""
-    return found.shown(max(1, min(PROMPTS, PICTURES // (1 + len(found.images)))))
+    return found.shown(shown_prompts(len(found.images)))
+
+
+def shown_prompts(entries: int) -> int:
+    """How many prompts there is room for, with so many heads and layers."""
+    return max(1, min(PROMPTS, PICTURES // (1 + entries)))
 
 
 def small_pictures(found: Findings, image: Callable[[str], Image.Image]) -> dict[str, Image.Image]:

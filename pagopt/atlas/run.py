@@ -19,7 +19,7 @@ import pagopt
 from pagopt.atlas.atlas import Atlas
 from pagopt.atlas.drawing import draw_effects, draw_pictures
 from pagopt.atlas.findings import MOVED, Effect, Findings, effects_of
-from pagopt.atlas.page import shown_tasks, small_pictures, write_page
+from pagopt.atlas.page import shown_prompts, small_pictures, write_page
 from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, precision_of
 from pagopt.files import write_png, write_text
 from pagopt.folder import Outputs
@@ -79,7 +79,8 @@ def run_atlas(
     recipes = [plain, *(base.replace(heads=some) for some in entries.values())]
     if runner.is_global_zero:
         outputs.claim({"atlas": atlas.model, **atlas.to_dict(), "precision": precision})
-    progress = Progress(len(recipes) * len(tasks), disable=not runner.is_global_zero)
+    shown = min(shown_prompts(len(entries)), len({task.prompt for task in tasks}))
+    progress = Progress(len(recipes) * (len(tasks) + shown), disable=not runner.is_global_zero)
     runner.callbacks.append(progress)
     start = time.monotonic()
     try:
@@ -111,7 +112,6 @@ def run_atlas(
             )
             if runner.is_global_zero:
                 progress.label("page and pictures")
-                progress.expect(progress.done + len(shown_tasks(found)) * len(recipes))
 
                 def image(key: str) -> Image.Image:
                     progress.add(1)

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from pagopt.cli.parsing import new_parser
 from pagopt.cli.printing import new_console
-from pagopt.report.reading import counted
 
 __all__ = ["main", "parser"]
 
@@ -52,4 +51,4 @@ def main(words: list[str]) -> None:
         table.add_row(span, name, str(heads), f"L{span}{middle}.H0-{heads - 1}")
     console = new_console()
     console.print(table)
-    console.print(f"{counted(len(head_map), 'head')} in {counted(head_map.blocks, 'block')}", highlight=False)
+    console.print(f"{len(head_map)} heads in {head_map.blocks} blocks", highlight=False)
