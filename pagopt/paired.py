@@ -16,7 +16,7 @@ from scipy import stats
 
 from pagopt.errors import PagoptError
 
-__all__ = ["Alternative", "group_means", "holm", "p_values", "paired_p", "standard_error"]
+__all__ = ["SAME", "Alternative", "group_means", "holm", "p_values", "paired_p", "standard_error"]
 
 Alternative = Literal["two-sided", "greater"]
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from pagopt.combine import Limit
 from pagopt.errors import StudyError
 from pagopt.files import write_text
-from pagopt.paired import group_means
+from pagopt.paired import SAME, group_means
 from pagopt.recipe import Recipe
 
 __all__ = ["Estimate", "Method", "PairedTest", "Results", "Round", "load_results"]
@@ -37,6 +37,8 @@ class Estimate:
     def of(cls, values: ArrayLike, prompts: Sequence[Hashable] | None = None) -> Estimate:
         """From one value for each task; a single task has no standard error, which counts as 0.
 
+        Values that are the same but for rounding have none either.
+
         Args:
             values: Shape ``(n,)``.
             prompts: The prompt of each task, where several tasks may share one: pictures of a prompt are alike, so the
@@ -45,7 +47,8 @@ class Estimate:
         array = np.asarray(values, dtype=np.float64)
         if prompts is not None and array.size > 1:
             array = group_means(array, prompts)
-        se = float(array.std(ddof=1) / np.sqrt(array.size)) if array.size > 1 else 0.0
+        varied = array.size > 1 and not np.ptp(array) <= SAME * np.abs(array).max()
+        se = float(array.std(ddof=1) / np.sqrt(array.size)) if varied else 0.0
         return cls(float(array.mean()), se)
 
 

@@ -94,7 +94,7 @@ def draw_pictures(found: Findings, pictures: Mapping[str, Image.Image]) -> Image
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     for task, (x, y) in zip(shown, corners, strict=True):
-        draw.text((x, y), _cut(found.tasks[task][0], one[0]), fill=INK, font=_font(30), anchor="lt")
+        draw.text((x, y), _cut(found.tasks[task][0], one[0]), fill=INK, font=_font(30), anchor="la")
         y += TITLE
         _paste(image, pictures[found.plain[task]], x, y + HEADER, plain)
         draw.text((x + plain[0] / 2, y + HEADER + plain[1] + 12), "no perturbation", FAINT, _font(22), anchor="mt")
@@ -120,7 +120,7 @@ def draw_effects(found: Findings) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for (measure, row), (x, y) in zip(found.effects.items(), corners, strict=True):
         limit = found.limits[measure]
-        draw.text((x + table.label, y), measure, fill=INK, font=_font(30), anchor="lt")
+        draw.text((x + table.label, y), measure, fill=INK, font=_font(30), anchor="la")
         y += TITLE
         table.write_labels(draw, x, y)
         for name, (dx, dy) in table.cells(row).items():

@@ -18,10 +18,10 @@ from pagopt.report.headgrid import Aside, Cell, Place, draw_cell, draw_grid
 from pagopt.report.palette import diverging_css, step_class
 from pagopt.report.parts import render
 from pagopt.report.pictures import data_uris
-from pagopt.report.reading import measured
+from pagopt.report.reading import counted, measured
 from pagopt.report.scoremap import draw_legend
 
-__all__ = ["change", "extremes", "shown_tasks", "small_pictures", "write_page"]
+__all__ = ["change", "extremes", "shown_prompts", "shown_tasks", "small_pictures", "write_page"]
 
 PICTURES = 1300
 """Pictures in a page, at most; but all of the first prompt."""
@@ -35,7 +35,12 @@ BUDGET = 12_000_000
 
 def shown_tasks(found: Findings) -> list[int]:
     """The tasks whose pictures are shown: the first prompts, as many as there is room for."""
-    return found.shown(max(1, min(PROMPTS, PICTURES // (1 + len(found.images)))))
+    return found.shown(shown_prompts(len(found.images)))
+
+
+def shown_prompts(entries: int) -> int:
+    """How many prompts there is room for, with so many heads and layers."""
+    return max(1, min(PROMPTS, PICTURES // (1 + entries)))
 
 
 def small_pictures(found: Findings, image: Callable[[str], Image.Image]) -> dict[str, Image.Image]:
@@ -92,6 +97,7 @@ def write_page(found: Findings, pictures: Mapping[str, Image.Image], path: Path)
         "words": json.dumps({n: (_words(found, n), found.perturbed[n]) for n in found.images}).replace("<", "\\u003c"),
         "maps": [_map(found, measure) for measure in found.effects],
         "arguments": _arguments(found),
+        "layers": bool(found.layers(MOVED)),
         "level": f"{LEVEL:g}",
         "light_colours": Markup(diverging_css(dark=False)),
         "dark_colours": Markup(diverging_css(dark=True)),
@@ -102,16 +108,17 @@ def write_page(found: Findings, pictures: Mapping[str, Image.Image], path: Path)
 def _story(found: Findings, most: str) -> dict[str, Any]:
     singles = len(found.single(MOVED))
     certain = {str(head) for heads in found.certain().values() for head in heads}
-    many = len(found.tasks)
-    drawn = f"{many} picture{'' if many == 1 else 's'} of each"
+    drawn = f"{counted(len(found.tasks), 'picture')} of each"
     if not found.tested:
-        headline = f"Of {singles} heads {most} moves the picture most"
+        headline = f"Of {singles} heads {most} moves the picture most" if singles > 1 else f"What {most} alone does"
         deck = [f"With {drawn} nothing can be tested: give more prompts or seeds to see what is more than chance."]
     elif certain:
-        headline = f"{len(certain)} of {singles} heads change something measurable; {most} moves the pictures most"
+        change = "changes" if len(certain) == 1 else "change"
+        headline = f"{len(certain)} of {counted(singles, 'head')} {change} something measurable"
+        headline += f"; {most} moves the pictures most" if singles > 1 else ""
         deck = [f"Tested on {drawn}, at {LEVEL:g} for all heads and measures together."]
     else:
-        headline = f"Of {singles} heads {most} moves the pictures most"
+        headline = f"Of {singles} heads {most} moves the pictures most" if singles > 1 else f"What {most} alone does"
         deck = [f"With {drawn} no single change is beyond chance yet: more prompts or seeds would tell."]
     return {"verdict": "", "headline": headline, "deck": deck}
 

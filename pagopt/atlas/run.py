@@ -19,7 +19,7 @@ import pagopt
 from pagopt.atlas.atlas import Atlas
 from pagopt.atlas.drawing import draw_effects, draw_pictures
 from pagopt.atlas.findings import MOVED, Effect, Findings, effects_of
-from pagopt.atlas.page import shown_tasks, small_pictures, write_page
+from pagopt.atlas.page import shown_prompts, small_pictures, write_page
 from pagopt.evaluate import Evaluator, Progress, at_load, make_trainer, precision_of
 from pagopt.files import write_png, write_text
 from pagopt.folder import Outputs
@@ -97,7 +97,8 @@ class AtlasRun:
         if self.trainer.is_global_zero and not quiet:
             self.outputs.claim({"atlas": atlas.model, **atlas.to_dict(), "precision": precision})
         hidden = quiet or not self.trainer.is_global_zero
-        self.progress = Progress(len(self.recipes) * len(self.tasks), disable=hidden)
+        shown = min(shown_prompts(len(self.entries)), len(atlas.prompts))
+        self.progress = Progress(len(self.recipes) * (len(self.tasks) + shown), disable=hidden)
         self.trainer.callbacks.append(self.progress)
         self.store = Store(store or self.out / "store")
         self.evaluator = Evaluator(
@@ -138,7 +139,6 @@ class AtlasRun:
         )
         if self.trainer.is_global_zero:
             self.progress.label("page and pictures")
-            self.progress.expect(self.progress.done + len(shown_tasks(found)) * len(self.recipes))
             self.outputs.write(lambda: _save(found, self._image, self.out))
         return found
 

@@ -22,6 +22,7 @@ from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.comparison import read_prompts
 from pagopt.errors import StudyError
 from pagopt.models import has_weights
+from pagopt.report.reading import counted
 
 __all__ = ["main", "parser"]
 
@@ -115,11 +116,8 @@ def show(found: Findings, out: Path) -> None:
     console = new_console()
     moved = found.single(MOVED)
     furthest = sorted(moved, key=lambda head: -moved[head].mean)[:6]
-    many = len(found.tasks)
-    console.print(
-        Text(f"{found.model}: {len(moved)} heads alone, {many} picture{'s' * (many > 1)} of each", "bold"),
-        soft_wrap=True,
-    )
+    alone = f"{counted(len(moved), 'head')} alone, {counted(len(found.tasks), 'picture')} of each"
+    console.print(Text(f"{found.model}: {alone}", "bold"), soft_wrap=True)
     names = ", ".join(f"{head} {moved[head].mean:.3f}" for head in furthest)
     console.print(Text(f"the pictures move furthest (0 to 1) with {names}"), soft_wrap=True)
     console.print()
@@ -142,4 +140,5 @@ def show(found: Findings, out: Path) -> None:
     console.print()
     for what, file in FILES.items():
         console.print(f"{what:10}{out / file}", highlight=False, soft_wrap=True)
-    console.print(f"{'drawn':10}{found.images_generated} new images in {found.seconds:.0f} s", highlight=False)
+    drawn = f"{counted(found.images_generated, 'new image')} in {found.seconds:.0f} s"
+    console.print(f"{'drawn':10}{drawn}", highlight=False)

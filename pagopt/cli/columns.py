@@ -21,10 +21,10 @@ def estimates(column: Sequence[Estimate], *, sign: bool = False) -> list[str]:
 
 
 def compared(names: Sequence[str], tests: Sequence[PairedTest]) -> list[tuple[str, str, str]]:
-    """Difference, wins and p of each method's test; empty where a method has none."""
+    """Difference, wins and p of each method's test; empty where a method has none, or the test no p-value."""
     differences = estimates([Estimate(test.difference, test.se) for test in tests], sign=True)
     known = {
-        test.against: (difference, f"{test.wins:.0%}", f"{test.p_value:.2g}")
+        test.against: (difference, f"{test.wins:.0%}", f"{test.p_value:.2g}" if math.isfinite(test.p_value) else "")
         for test, difference in zip(tests, differences, strict=True)
     }
     return [known.get(name, ("", "", "")) for name in names]

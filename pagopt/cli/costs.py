@@ -84,7 +84,7 @@ def free_folder(out: Path) -> Iterator[Path]:
 
 def show(plan: Plan, shown: Shown) -> None:
     """Print the stages and the sums."""
-    console = new_console()
+    console = new_console(piped=140)
     table = Table(title=f"{shown.name}: what it will cost", title_justify="left", box=None, pad_edge=False)
     columns = {"images": True, "in the store": shown.here, "block evaluations an image": True}
     columns |= dict.fromkeys(("seconds an image", "time left"), shown.here)

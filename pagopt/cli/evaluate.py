@@ -18,6 +18,7 @@ from pagopt.comparison import CFG_SCALES, Comparison, Outcome, load_entrants, re
 from pagopt.comparison.folder import FILES
 from pagopt.comparison.tables import differences_rows, distances_rows, gaps_rows, legend, methods_rows, title
 from pagopt.errors import RewardError, StudyError
+from pagopt.report.reading import counted
 from pagopt.reward import RewardSpec, specs_of
 
 __all__ = ["main", "parser", "reward_specs"]
@@ -157,7 +158,7 @@ def show(outcome: Outcome, out: Path) -> None:
     console.print()
     for what, file in FILES.items():
         console.print(f"{what:8}{out / file}", highlight=False, soft_wrap=True)
-    drawn = f"{outcome.images_generated} new images in {outcome.seconds:.0f} s"
+    drawn = f"{counted(outcome.images_generated, 'new image')} in {outcome.seconds:.0f} s"
     console.print(f"{'drawn':8}{drawn}", highlight=False, soft_wrap=True)
 
 

@@ -151,7 +151,7 @@ def write_table(images: Sequence[Path], prompts: Sequence[str], scores: Mapping[
     for at in sorted(range(len(images)), key=lambda at: -first[at]):
         numbers = [f"{round(column[at], 4) + 0.0:.4f}" for column in scores.values()]  # no -0.0000
         table.add_row(str(images[at]), *([prompts[at]] if several else []), *numbers)
-    new_console().print(table)
+    new_console(piped=160).print(table)
 
 
 def write_json(images: Sequence[Path], prompts: Sequence[str], scores: Mapping[str, list[float]]) -> None:

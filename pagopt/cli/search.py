@@ -19,7 +19,7 @@ from pagopt.cli.printing import new_console
 from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.errors import PagoptError, UnknownName
 from pagopt.report.guards import notice, read_guards
-from pagopt.report.reading import objective_name, read_rows, value_name
+from pagopt.report.reading import counted, objective_name, read_rows, shown_test, value_name
 from pagopt.report.story import tell, unseen
 from pagopt.results import Estimate, Results
 from pagopt.study import Study, available_studies, find_study
@@ -124,7 +124,7 @@ def main(words: list[str]) -> None:
     from pagopt.experiment import run_study
 
     results = run_study(asked.study, asked.name, asked.out, asked.batch_size, asked.trainer, asked.store, asked.offload)
-    drawn = f"{results.images_generated} new images in {results.seconds:.0f} s"
+    drawn = f"{counted(results.images_generated, 'new image')} in {results.seconds:.0f} s"
     if os.environ.get("LOCAL_RANK", "0") == "0":  # which has written the results
         finished = before == (asked.out / "results.json").stat().st_mtime_ns
         show(results, asked.out, f"nothing: this run was finished before (it drew {drawn})" if finished else drawn)
@@ -132,12 +132,12 @@ def main(words: list[str]) -> None:
 
 def show(results: Results, out: Path, drawn: str) -> None:
     """Print rounds and comparison, where to look, and what was drawn."""
-    console = new_console()
+    console = new_console(piped=140)
     rounds = Table(title=f"{results.study}: heads found", title_justify="left", box=None, pad_edge=False)
     kept = list(results.rounds[0].score_parts) if results.rounds else []
     parts = [label for label in kept if any(done.score_parts[label] != done.score for done in results.rounds)]
     for column in ("round", "heads", "score on the search tasks", *parts):
-        rounds.add_column(column)
+        rounds.add_column(column, overflow="fold")
     if results.limits:
         rounds.add_column("heads that met the thresholds")
     raced = any(done.right is not None for done in results.rounds)
@@ -175,15 +175,16 @@ def show(results: Results, out: Path, drawn: str) -> None:
     # A reward that is the objective (alone, or the one that an order ranks by) is shown once.
     same = [label for label in terms if all(m.objective == m.rewards.get(label) for m in results.methods)][:1]
     labels = [label for label in found.rewards if label not in same]
-    table.add_column("method")
+    table.add_column("method", overflow="fold")
     for label in (*(same or ["objective"]), *labels, "found - this", "wins", "p"):
-        table.add_column(label, justify="right")
+        table.add_column(label, justify="right", overflow="fold")
     if results.held_out_limits:
         table.add_column("thresholds")
     held_out = [[method.objective for method in results.methods]]
     held_out += [[method.rewards[label] for method in results.methods] for label in labels]
     columns = [estimates([Estimate.of(values, prompts) for values in column]) for column in held_out]
-    columns += map(list, zip(*compared([method.name for method in results.methods], results.tests), strict=True))
+    tests = [shown_test(test, prompts) for test in results.tests]
+    columns += map(list, zip(*compared([method.name for method in results.methods], tests), strict=True))
     for number, method in enumerate(results.methods):
         words = missed(results.held_out_limits, held_out_means(method, prompts))
         standing = ["missed" if words else "met"] if results.held_out_limits else []

@@ -18,6 +18,7 @@ from pagopt.cli.printing import new_console
 from pagopt.cli.search import parse
 from pagopt.cli.trainer import add_trainer, trainer_options
 from pagopt.recipe import Recipe
+from pagopt.report.reading import counted, shown_test
 from pagopt.report.story import ALPHA, unseen
 from pagopt.results import Estimate, PairedTest
 from pagopt.study import Study
@@ -108,7 +109,7 @@ def main(words: list[str]) -> None:
 
     tuned = tune(asked.tuning, asked.name, asked.out, **asked.options)
     finished = before == file.stat().st_mtime_ns
-    drawn = f"{tuned.images_generated} new images in {tuned.seconds:.0f} s"
+    drawn = f"{counted(tuned.images_generated, 'new image')} in {tuned.seconds:.0f} s"
     if os.environ.get("LOCAL_RANK", "0") == "0":
         show(tuned, asked.out, f"nothing: this run was finished before (it drew {drawn})" if finished else drawn)
 
@@ -118,7 +119,7 @@ def show(tuned: Tuned, out: Path, drawn: str) -> None:
     console = new_console(piped=140)
     states = Counter(row.state for row in tuned.trials)
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
-    console.print(Text(f"{tuned.tuning}: {len(tuned.trials)} trials ({counts})", "bold"))
+    console.print(Text(f"{tuned.tuning}: {counted(len(tuned.trials), 'trial')} ({counts})", "bold"))
     trials = Table(box=None, pad_edge=False)
     for column in ("trial", "", *(goal.name for goal in tuned.goals), "parameters"):
         trials.add_column(column, justify="left" if column in {"", "parameters"} else "right", overflow="fold")
@@ -186,7 +187,8 @@ def _comparison(tuned: Tuned) -> Table:
 def _tests(tuned: Tuned) -> list[PairedTest]:
     """Those of the only result; not against itself, where it is the recipe as it was."""
     tests = tuned.tests["tuned"] if len(tuned.goals) == 1 else []
-    return [test for test in tests if not (tuned.is_unchanged and test.against == "as it was")]
+    shown = [test for test in tests if not (tuned.is_unchanged and test.against == "as it was")]
+    return [shown_test(test, tuned.held_out_prompts) for test in shown]
 
 
 def _notices(tuned: Tuned) -> list[str]:
@@ -196,14 +198,14 @@ def _notices(tuned: Tuned) -> list[str]:
         words.append(f"no trial kept to all constraints; the one shown misses: {', '.join(tuned.missed)}")
     failed = [row for row in tuned.trials if row.state == "fail"]
     if failed:
-        words.append(f"{len(failed)} trials failed, the last one: {failed[-1].cause}")
+        words.append(f"{counted(len(failed), 'trial')} failed, the last one: {failed[-1].cause}")
     tests = _tests(tuned)
     if tuned.is_unchanged:
         words.append(NOTHING_BETTER)
     if tests and Recipe.from_dict(tuned.methods[-1].method.recipe).is_plain:
         return [*words, "nothing that was tried does better than no guidance, and that is what the recipe is"]
     for test in tests:
-        if test.p_value > ALPHA:
+        if not test.p_value <= ALPHA:
             words.append(f"on these tasks the tuned recipe is not shown to be better than {test.against}")
     return words
 

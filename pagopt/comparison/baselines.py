@@ -16,6 +16,7 @@ from pagopt.errors import StudyError
 from pagopt.evaluate import Evaluator
 from pagopt.heads import HeadMap
 from pagopt.recipe import PLAIN, Recipe
+from pagopt.report.reading import counted
 from pagopt.task import Task
 
 __all__ = ["Baselines", "Row"]
@@ -127,11 +128,11 @@ class Baselines:
             drawn = [self.comparison.further(task, n) for task, n in zip(self.tasks, counts, strict=True)]
             scores = picker([PLAIN], [task for tasks in drawn for task in tasks])[self.first][0]
             rows.append(Row(self.bests[compute], "best-of", PLAIN, compute, self.pick(drawn, scores.tolist())))
-            shares = ", ".join(f"{times} tasks draw {n}" for n, times in sorted(Counter(counts).items()))
+            shares = ", ".join(f"{n} for {counted(times, 'task')}" for n, times in sorted(Counter(counts).items()))
             words.append(
-                f"{rows[-1].name}: {sum(counts)} unguided pictures for {len(self.tasks)} tasks, which is what the "
-                f"block evaluations of {', '.join(labels)} pay for ({shares}); of each task's pictures the best is "
-                "taken."
+                f"{rows[-1].name}: {counted(sum(counts), 'unguided picture')} for {counted(len(self.tasks), 'task')}, "
+                f"which is what the block evaluations of {', '.join(labels)} pay for ({shares}); of each task's "
+                "pictures the best is taken."
             )
         return rows, words
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from pagopt.comparison.outcome import Measure, Outcome, Standing
 from pagopt.comparison.verdict import span
-from pagopt.report.reading import decimals, measured, number, signed
+from pagopt.report.reading import counted, decimals, measured, number, signed
 
 __all__ = [
     "differences_csv", "differences_rows", "distances_rows", "gaps_rows", "heading", "legend", "markdown",
@@ -74,7 +74,7 @@ def legend(outcome: Outcome) -> str:
         "Means with standard errors over prompts. compute: block evaluations for one picture, in those of an unguided "
         "one. gain: recipe minus the other on the same tasks, above 0 the recipe is better; 95 % bootstrap intervals "
         "over prompts; wins: share of tasks on which it is better; p: paired t-test over prompts, two-sided, corrected "
-        f"for {len(outcome.differences)} comparisons (Holm)."
+        f"for {counted(len(outcome.differences), 'comparison')} (Holm)."
         + (" *: a search maximised this reward." if any(m.searched for m in outcome.rewards) else "")
     )
 
@@ -134,7 +134,7 @@ def _named(standing: Standing) -> str:
     cfg, scale = standing.recipe.get("cfg") or 1.0, standing.recipe["scale"]
     if standing.kind not in {"recipe", "layer"}:
         return standing.name
-    return f"{standing.name} (w {scale:g}" + (f", CFG {cfg:g})" if cfg > 1 else ")")
+    return f"{standing.name} (w {scale:.3g}" + (f", CFG {cfg:.3g})" if cfg > 1 else ")")
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,10 @@ from pagopt.report.reading import Row, decimals, measured
 from pagopt.report.svg import Scale, figure, pad, scale, spread, tag, ticks
 from pagopt.results import Results
 
-__all__ = ["draw_differences", "draw_rounds"]
+__all__ = ["NAME", "draw_differences", "draw_rounds"]
+
+NAME, DIGIT = 6.4, 7.3
+"""About how wide a character of a name is, and of a number at an axis, in pixels; fonts differ."""
 
 
 def draw_differences(results: Results, rows: Sequence[Row], noun: str) -> Markup:
@@ -23,7 +26,8 @@ def draw_differences(results: Results, rows: Sequence[Row], noun: str) -> Markup
     }
     shown = [value for row, _ in tested for value in values[row.name]]
     low, high = pad([0.0, *shown])
-    width, left, step, top = 520.0, 128.0, 46.0, 24.0
+    left = max(128.0, 36 + NAME * max((len(row.name) for row, _ in tested), default=0))
+    width, step, top = left + 392, 46.0, 24.0
     bottom = top + step * len(tested)
     x = scale(low, high, left, width - 12)
     parts = _grid(low, high, x, top - 8, bottom)
@@ -55,11 +59,13 @@ def draw_rounds(results: Results, rows: Sequence[Row]) -> Markup:
     points = [(mean, se) for _, mean, se in curve] + [(mean, se) for _, mean, se in levels]
     ends = [mean + sign * (se if math.isfinite(se) else 0) for mean, se in points for sign in (-1, 1)]
     low, high = pad(ends, 0.08)
-    width, height, left, middle, top, bottom = 560.0, 290.0, 46.0, 316.0, 26.0, 262.0
+    marks = ticks(low, high)
+    left = max(46.0, 10 + DIGIT * max(len(text) for _, text in marks))
+    height, middle, right, top, bottom = 290.0, left + 270, left + 396, 26.0, 262.0
+    width = right + max(118.0, 14 + NAME * max(len(row.name) for row in rows))
     y = scale(low, high, bottom, top)
-    right = width - 118
     parts = []
-    for value, text in ticks(low, high):
+    for value, text in marks:
         parts.append(tag("line", x1=left, x2=right, y1=y(value), y2=y(value), class_="grid"))
         parts.append(tag("text", text, x=left - 8, y=y(value) + 4, text_anchor="end"))
     parts.append(tag("text", "search tasks (selected on)", x=left + 4, y=top - 10, class_="small"))
@@ -78,7 +84,7 @@ def draw_rounds(results: Results, rows: Sequence[Row]) -> Markup:
         parts.append(tag("circle", tag("title", text), cx=x(i), cy=y(mean), r=4.5, class_="found hollow"))
         if len(curve) <= 12 or i % 2:
             parts.append(tag("text", str(round_number), x=x(i), y=bottom + 17, text_anchor="middle"))
-    parts.append(tag("text", "round", x=left, y=bottom + 17, class_="small"))
+    parts.append(tag("text", "round", x=left - 8, y=bottom + 17, text_anchor="end", class_="small"))
     names = spread([y(mean) for _, mean, _ in levels], 15)
     place = scale(0, len(levels) + 1, middle, right)
     for i, ((row, mean, se), label) in enumerate(zip(levels, names, strict=True), 1):

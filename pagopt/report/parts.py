@@ -18,7 +18,18 @@ from pagopt.looks import looks_table
 from pagopt.report import charts, guards
 from pagopt.report.palette import diverging_css
 from pagopt.report.pictures import Album, collect
-from pagopt.report.reading import Row, decimals, measured, number, objective_name, p_text, read_rows, signed, value_name
+from pagopt.report.reading import (
+    Row,
+    counted,
+    decimals,
+    measured,
+    number,
+    objective_name,
+    p_text,
+    read_rows,
+    signed,
+    value_name,
+)
 from pagopt.results import Estimate, Results
 from pagopt.summary import held_out_means, missed
 
@@ -41,6 +52,7 @@ def render(template: str, context: Mapping[str, Any], path: str | Path, package:
     environment = Environment(
         loader=ChoiceLoader(places), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.globals["counted"] = counted
     write_text(path, environment.get_template(template).render(context))
 
 
@@ -80,7 +92,7 @@ def comparison(
         "dark_colours": Markup(diverging_css(dark=True)),
         "number": number,
         "measured": measured,
-        "percent": lambda share: f"{signed(100 * share, 0)} %" if math.isfinite(share) else "\N{EN DASH}",
+        "change": _change,
     }
 
 
@@ -93,6 +105,12 @@ def _measured(results: Results, album: Album) -> Results:
         for method in results.methods
     ]
     return dataclasses.replace(results, methods=methods)
+
+
+def _change(guard: guards.Guard) -> str:
+    """How much a measure moved: as a share of its unguided value, but for twins, which are a share themselves."""
+    text = signed(100 * guard.share, 0)
+    return f"{text} {'points' if guard.measure == 'twins' else '%'}" if math.isfinite(guard.share) else text
 
 
 def _moved(guard: guards.Guard, results: Results, rows: list[Row], album: Album) -> list[dict[str, Any]]:

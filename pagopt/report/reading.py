@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pagopt.recipe import Recipe
@@ -12,6 +12,7 @@ from pagopt.results import Estimate, Method, PairedTest, Results
 
 __all__ = [
     "Row",
+    "counted",
     "decimals",
     "measured",
     "number",
@@ -19,6 +20,7 @@ __all__ = [
     "p_text",
     "paired",
     "read_rows",
+    "shown_test",
     "signed",
     "value_name",
 ]
@@ -35,7 +37,7 @@ class Row:
         strength: Strength u in words: "0.5", "0.2 to 1", or "" where no head is perturbed.
         objective: Of the held-out tasks.
         rewards: Of the held-out tasks, by reward.
-        test: The found recipe against this method, if it was tested.
+        test: The found recipe against this method, if it was compared; see :func:`shown_test`.
     """
 
     name: str
@@ -75,8 +77,18 @@ def _row(method: Method, is_found: bool, test: PairedTest | None, prompts: Seque
         strength=strength,
         objective=_estimate(method.objective, prompts),
         rewards={name: _estimate(values, prompts) for name, values in method.rewards.items()},
-        test=test,
+        test=shown_test(test, prompts) if test else None,
     )
+
+
+def shown_test(test: PairedTest, prompts: Sequence[str]) -> PairedTest:
+    """As it is shown: of a single task neither error nor p-value are known.
+
+    Args:
+        test: A test as results have it, where such an error is 0 and such a p-value 1.
+        prompts: Those of the tasks.
+    """
+    return test if len(prompts) > 1 else replace(test, se=math.nan, p_value=math.nan)
 
 
 def _estimate(values: Sequence[float], prompts: Sequence[str] | None) -> Estimate:
@@ -151,16 +163,21 @@ def reward_name(item: Mapping[str, Any]) -> str:
     return ":".join([name, *(value.rsplit("/", 1)[-1] for value in values)])
 
 
+def counted(number: int, what: str) -> str:
+    """``1 task``, ``1,368 heads``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def decimals(errors: Iterable[float]) -> int:
     """Decimal places for values with these standard errors: one digit of the largest, two if it begins with a 1.
 
-    At most 5, and 3 if there is no error to go by.
+    At most 8, and 3 if there is no error to go by.
     """
     known = [error for error in errors if math.isfinite(error) and error > 0]
     if not known:
         return 3
     first = -math.floor(math.log10(max(known)))
-    return min(5, max(0, first + int(max(known) * 10.0**first < 1.95)))
+    return min(8, max(0, first + int(max(known) * 10.0**first < 1.95)))
 
 
 def number(value: float, places: int) -> str:
@@ -175,8 +192,7 @@ def number(value: float, places: int) -> str:
 
 def signed(value: float, places: int) -> str:
     """Like :func:`number`, with a plus sign before what is above zero."""
-    text = number(value, places)
-    return text if text[0] == "\N{MINUS SIGN}" or not math.isfinite(value) else f"+{text}"
+    return f"+{number(value, places)}" if 0 < value < math.inf else number(value, places)
 
 
 def measured(mean: float, se: float, places: int, sign: bool = False) -> str:

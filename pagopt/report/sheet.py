@@ -23,7 +23,7 @@ def draw_sheet(
     Args:
         rows: Pictures, all rows equally long. Small ones are enlarged smoothly.
         row_titles: One for each row, at its left; all empty for none.
-        column_titles: One for each column, above it; words that do not fit go to the next lines.
+        column_titles: One for each column, above it; what does not fit goes to the next lines.
         side: Longer side of a picture on the sheet, in pixels, at least 64.
 
     Returns:
@@ -71,12 +71,29 @@ def write_sheet(results: Results, image: Callable[[str], Image.Image], path: str
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
-    """Lines of whole words, at most three, none much wider than ``width``."""
+    """At most three lines, none wider than ``width``: of whole words, but for words that are wider themselves."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
+        if font.getlength(longer) <= width:
             lines[-1] = longer
-    return [*lines[:2], lines[2] + " ..."] if len(lines) > 3 else lines
+            continue
+        pieces = _pieces(word, font, width)
+        lines = [*lines, *pieces] if lines[-1] else pieces
+    if len(lines) <= 3:
+        return lines
+    last = lines[2]
+    while font.getlength(f"{last} ...") > width:
+        last = last[:-1]
+    return [*lines[:2], f"{last} ..."]
+
+
+def _pieces(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+    """A word, broken where it would be wider than ``width``."""
+    pieces = [""]
+    for character in word:
+        if pieces[-1] and font.getlength(pieces[-1] + character) > width:
+            pieces.append(character)
+        else:
+            pieces[-1] += character
+    return pieces

@@ -93,6 +93,8 @@ def _headline(results: Results, base: Row, found: Row, verdict: str, words: Word
         return f"{_capital(words.maker)} ended with no guidance at all; {name} is {after} {where}."
     subject, step = words.subject or f"perturbing {_heads(found)}", f"from {before} to {after}"
     test = f"paired test, {p_text(base.test.p_value)}" if base.test else "not tested"
+    if len(results.held_out_tasks) == 1:
+        test = "a single task is no test"
     if verdict == "gain":
         return f"{_capital(subject)} raises {name} {step} {where} ({test})."
     if verdict == "unclear":

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from markupsafe import Markup, escape
 
+from pagopt.paired import SAME
+
 __all__ = ["Scale", "figure", "pad", "scale", "spread", "tag", "ticks"]
 
 Attribute = str | float | int | None
@@ -44,10 +46,15 @@ def scale(low: float, high: float, start: float, end: float) -> Scale:
 
 
 def pad(values: Iterable[float], share: float = 0.06) -> tuple[float, float]:
-    """The range of the finite values, widened on both sides by ``share`` of it; never empty."""
+    """The range of the finite values, widened on both sides by ``share`` of it; never empty.
+
+    Values that are the same but for rounding are one value.
+    """
     finite = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
-    margin = (high - low) * share or abs(high) * share or 1.0
+    size = max(abs(low), abs(high))
+    span = high - low if high - low > SAME * size else 0.0
+    margin = (span or size) * share or 1.0
     return low - margin, high + margin
 
 

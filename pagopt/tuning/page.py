@@ -13,7 +13,7 @@ from PIL import Image
 from pagopt.recipe import Recipe
 from pagopt.report.parts import comparison, render
 from pagopt.report.pictures import data_uris
-from pagopt.report.reading import decimals, measured, number, read_rows
+from pagopt.report.reading import counted, decimals, measured, number, read_rows
 from pagopt.report.scoremap import draw_legend
 from pagopt.results import Estimate, Results
 from pagopt.tuning.importance import importances
@@ -79,6 +79,7 @@ def write_page(tuned: Tuned, image: Callable[[str], Image.Image], path: Path, co
         "goals": [goal_name(goal, known[0]) for goal in tuned.goals],
         "steps": tuned.trial(tuned.best[0]).steps,
         "thumbs": thumbs,
+        "stopped": any(row.state == "pruned" for row in tuned.trials),
         # Not what was drawn: a run that goes on finds most of it in the store.
         "judged": sum(len(row.objective) for row in tuned.trials) + len(tuned.methods) * len(tuned.held_out_tasks),
     }
@@ -219,7 +220,7 @@ def _note(tuned: Tuned, row: TrialRow) -> str:
     if row.number in tuned.best:
         words.append("result" if len(tuned.goals) == 1 else f"front {tuned.best.index(row.number) + 1}")
     if row.state == "pruned":
-        words.append(f"stopped after {len(row.objective)} tasks")
+        words.append(f"stopped after {counted(len(row.objective), 'task')}")
     missed = [name for name, miss in row.limits.items() if miss > 0]
     if missed:
         words.append(f"misses {', '.join(missed)}")

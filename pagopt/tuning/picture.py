@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from pagopt.report.charts import NAME
+from pagopt.report.reading import counted
 from pagopt.report.svg import Scale, figure, pad, scale, tag, ticks
 from pagopt.tuning.importance import Importances
 from pagopt.tuning.lens import Lens, is_log, settings
@@ -21,6 +23,7 @@ __all__ = ["draw_history", "draw_importances", "draw_parameter", "marks", "point
 WIDTH, HEIGHT = 340.0, 236.0
 LONG = 520.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 14.0, 36.0
+LINE = 14.0
 NEAR = 0.1
 """Width of the window that the curves are means over, as a share of the axis."""
 
@@ -46,7 +49,7 @@ def draw_parameter(lens: Lens, name: str) -> Markup:
     rows = [(row, level) for row, level in lens.levels(lens.tuned.trials) if name in row.parameters]
     values = [row.parameters[name] for row, _ in rows]
     levels = [level for _, level in rows]
-    label = f"{lens.name} of {len(rows)} trials over {name}"
+    label, deep = f"{lens.name} of {len(rows)} trials over {name}", 1
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         log = is_log(lens.tuned, name)
         at = [math.log2(value) if log else float(value) for value in values]
@@ -56,14 +59,15 @@ def draw_parameter(lens: Lens, name: str) -> Markup:
         places = [x(value) for value in at]
     else:
         words = list(dict.fromkeys(map(str, values)))
-        parts, x, y = _axes(lens, levels, name, (-0.6, len(words) - 0.4), list(enumerate(words)))
+        deep = math.ceil((NAME * max(map(len, words)) + 8) * (len(words) + 0.2) / (WIDTH - LEFT - RIGHT))
+        parts, x, y = _axes(lens, levels, name, (-0.6, len(words) - 0.4), list(enumerate(words)), deep=deep)
         for place, word in enumerate(words):
             mean = float(np.mean([level for value, level in zip(values, levels, strict=True) if str(value) == word]))
             parts.append(tag("line", x1=x(place - 0.3), x2=x(place + 0.3), y1=y(mean), y2=y(mean), class_="found line"))
         lift = [((row.number * 7) % 11 - 5) * 0.025 for row, _ in rows]
         places = [x(words.index(str(value)) + more) for value, more in zip(values, lift, strict=True)]
     parts += [point(lens, row, level, place, y(level)) for (row, level), place in zip(rows, places, strict=True)]
-    return figure(WIDTH, HEIGHT, label, parts)
+    return figure(WIDTH, HEIGHT + (deep - 1) * LINE, label, parts)
 
 
 def draw_importances(found: Importances) -> Markup:
@@ -98,7 +102,7 @@ def marks(extent: tuple[float, float], log: bool) -> list[tuple[float, str]]:
 def said(lens: Lens, row: TrialRow, level: float) -> str:
     """A trial in one line."""
     words = f"trial {row.number}{f' ({row.label})' if row.label else ''}: {settings(row)}: {lens.name} {level:.4g}"
-    return words + (f", by the {len(row.objective)} tasks that it saw" if row.state == "pruned" else "")
+    return words + (f", by the {counted(len(row.objective), 'task')} that it saw" if row.state == "pruned" else "")
 
 
 def point(lens: Lens, row: TrialRow, level: float, x: float, y: float) -> Markup:
@@ -133,8 +137,9 @@ def _axes(
     extent: tuple[float, float],
     across: Sequence[tuple[float, str]] | None = None,
     width: float = WIDTH,
+    deep: int = 1,
 ) -> tuple[list[Markup], Scale, Scale]:
-    """Grid, labels and the two reference lines."""
+    """Grid, labels (below it in so many lines by turns) and the two reference lines."""
     known = [(lens.reference(method), kind) for method, kind in (("no guidance", "base"), ("as it was", "was"))]
     known = [(value, kind) for value, kind in known if math.isfinite(value)]
     low, high = pad([*levels, *(value for value, _ in known)], 0.08)
@@ -143,8 +148,10 @@ def _axes(
     for value, text in ticks(low, high):
         parts.append(tag("line", x1=LEFT, x2=width - RIGHT, y1=y(value), y2=y(value), class_="grid"))
         parts.append(tag("text", text, x=LEFT - 6, y=y(value) + 4, text_anchor="end"))
-    for value, text in ticks(*extent) if across is None else across:
-        parts.append(tag("text", text, x=x(value), y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
-    parts.append(tag("text", name, x=width - RIGHT, y=HEIGHT - 4, text_anchor="end", class_="name"))
+    for number, (value, text) in enumerate(ticks(*extent) if across is None else across):
+        below = HEIGHT - BOTTOM + 16 + number % deep * LINE
+        parts.append(tag("text", text, x=x(value), y=below, text_anchor="middle"))
+    below = HEIGHT - 4 + (deep - 1) * LINE
+    parts.append(tag("text", name, x=width - RIGHT, y=below, text_anchor="end", class_="name"))
     parts += [tag("line", x1=LEFT, x2=width - RIGHT, y1=y(value), y2=y(value), class_=kind) for value, kind in known]
     return parts, x, y

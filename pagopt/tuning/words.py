@@ -73,10 +73,11 @@ def _front(tuned: Tuned, combine: str) -> str:
         means = [estimate.mean for estimate in estimates]
         low, high, plain = (number(value, places) for value in (min(means[:-1]), max(means[:-1]), means[-1]))
         parts.append(f"{name} {low} to {high} (no guidance {plain})")
-    count = len(fronts)
+    count, held_out = len(fronts), len(tuned.held_out_tasks)
     what = "One recipe that no trial beats" if count == 1 else f"{count} recipes to choose from, none beaten"
     seen = set(tuned.held_out_tasks) <= set(tuned.search_tasks)
-    where = f"{len(tuned.held_out_tasks)} prompts and seeds" + ("" if seen else " no trial saw")
+    where = "1 prompt and seed" if held_out == 1 else f"{held_out} prompts and seeds"
+    where += "" if seen else " no trial saw"
     return f"{what} in all objectives at once: {', '.join(parts)}, on {where}."
 
 

@@ -101,6 +101,26 @@ def test_one_picture_is_no_test(made_up: Findings, tmp_path: Path):
     assert change(found, "light", "L1.H2") == "+0.20"
 
 
+def test_a_single_head_is_not_compared_with_others(made_up: Findings, tmp_path: Path):
+    effects = {label: {"L1.H2": row["L1.H2"]} for label, row in made_up.effects.items()}
+    found = replace(made_up, effects=effects, images={"L1.H2": made_up.images["L1.H2"]})
+    write_page(found, small_pictures(found, picture), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert ">1 of 1 head changes something measurable<" in text
+    assert "perturbs all heads" not in text
+
+
+def test_titles_stand_on_one_line(made_up: Findings):
+    image = draw_effects(replace(made_up, effects={MOVED: made_up.effects[MOVED], "nnn": made_up.effects["light"]}))
+    middle = image.width // 2
+
+    def lowest(left: int, right: int) -> int:
+        pixels = ((x, y) for x in range(left, right) for y in range(80))
+        return max(y for x, y in pixels if image.getpixel((x, y)) == (29, 29, 31))
+
+    assert abs(lowest(0, middle) - lowest(middle, image.width)) <= 1, "but for round letters"
+
+
 def test_pictures_stand_in_their_places(made_up: Findings):
     image = draw_pictures(made_up, small_pictures(made_up, picture))
     pixels = {image.getpixel((x, y)) for x in range(0, image.width, 4) for y in range(0, image.height, 4)}

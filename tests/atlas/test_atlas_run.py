@@ -18,6 +18,7 @@ from pagopt.atlas import EXAMPLES, Atlas, Findings, load_findings, run_atlas
 from pagopt.atlas.findings import MOVED
 from pagopt.cli import main
 from pagopt.errors import PagoptError, RecipeError, StudyError, UnknownName
+from pagopt.evaluate import Progress
 from pagopt.looks import SINGLE, distances, measure
 from pagopt.models import load_pipeline
 from pagopt.recipe import Recipe
@@ -83,6 +84,22 @@ def test_it_goes_on_where_it_was(drawn: tuple[Findings, Path], tiny_atlas: Atlas
     assert not more.layers(MOVED)
     config = yaml.safe_load((tmp_path / "again" / "config.yaml").read_text(encoding="utf-8"))
     assert config["heads"] == "L1.H*"
+
+
+def test_the_bar_never_goes_back(
+    drawn: tuple[Findings, Path], tiny_atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shares = []
+
+    class Watched(Progress):
+        def add(self, jobs: int) -> None:
+            super().add(jobs)
+            shares.append(self.done / self.bar.total)
+
+    monkeypatch.setattr("pagopt.atlas.run.Progress", Watched)
+    run_atlas(tiny_atlas, tmp_path / "again", drawn[1] / "store", trainer=CPU)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
 
 
 def test_a_searchs_own_pictures_are_used(tiny_atlas: Atlas, drawn: tuple[Findings, Path], tmp_path: Path):

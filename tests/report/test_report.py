@@ -10,10 +10,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from synthetic import make_results, painter
 
+import pagopt.report
+from pagopt.looks import MEASURES
 from pagopt.recipe import Recipe
 from pagopt.report import write_report
 from pagopt.report.story import unseen
@@ -139,6 +142,33 @@ def test_screen_readers_find_their_way(written: tuple[str, Page]) -> None:
     assert all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in page.all("svg"))
 
 
+def test_the_palest_words_can_be_read_on_both_papers() -> None:
+    """WCAG 2.2 asks for a contrast of 4.5 of text as small as this."""
+    css = (Path(pagopt.report.__file__).parent / "report.css").read_text(encoding="utf-8")
+
+    def channels(name: str) -> list[np.ndarray]:
+        return [
+            np.array([int(c[i : i + 2], 16) for i in (0, 2, 4)]) for c in re.findall(rf"--{name}: #(\w{{6}});", css)
+        ]
+
+    def luminance(colour: np.ndarray) -> float:
+        share = colour / 255
+        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    opacity = min(map(float, re.findall(r"^(?:\.seed|thead small) .*opacity: ([\d.]+)", css, re.M)))
+    for paper, soft in zip(channels("paper"), channels("soft"), strict=True):
+        low, high = sorted([luminance(paper), luminance(opacity * soft + (1 - opacity) * paper)])
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_marks_on_cells_of_any_colour_have_an_edge() -> None:
+    css = (Path(pagopt.report.__file__).parent / "report.css").read_text(encoding="utf-8")
+    for mark in ("dot", "rank"):
+        (rule,) = re.findall(rf"^svg \.{mark} {{(.*)}}", css, re.M)
+        assert {"stroke: var(--paper)", "paint-order: stroke"} <= set(re.split("; *", rule.strip()))
+
+
 def test_a_gain_is_told_with_its_numbers(written: tuple[str, Page]) -> None:
     _, page = written
     assert page.h1.startswith("Perturbing 6 heads (")
@@ -165,6 +195,28 @@ def test_a_spoilt_look_is_said_on_top(tmp_path: Path) -> None:
         assert after.startswith("HeadHunter: ")
         assert float(before.split()[-1]) < float(after.split()[-1])
     assert {attributes["src"] for attributes in again} <= {attributes["src"] for attributes in page.pictures}
+
+
+def test_what_did_not_move_has_no_sign_and_twins_are_counted_in_points(tmp_path: Path) -> None:
+    results = make_results(tasks=9)
+    looks = {**dict.fromkeys(MEASURES, (0.5,) * 9), "twins": (0.0,) * 8 + (1.0,)}
+    methods = [dataclasses.replace(method, looks=looks) for method in results.methods]
+    methods[-1] = dataclasses.replace(methods[-1], looks={**looks, "twins": (1.0,) * 9})
+    text, _ = render(dataclasses.replace(results, methods=methods), tmp_path)
+    assert ">+89 points<" in text
+    assert text.count(">0 %<") == len(MEASURES) - 1
+
+
+def test_one_of_each_is_one(tmp_path: Path) -> None:
+    results = make_results(layers=1, heads=1, rounds=1, per_round=1, tasks=1)
+    tests = [dataclasses.replace(test, se=0.0, p_value=1.0) for test in results.tests]  # as a search writes them
+    _, page = render(dataclasses.replace(results, tests=tests, search_tasks=results.search_tasks[:1]), tmp_path)
+    text = " ".join(" ".join(page.text).split())
+    assert "which may well be chance (a single task is no test)." in page.h1
+    assert "\N{PLUS-MINUS SIGN} 0.000" not in text, "the error of a single task is not known"
+    assert "1 layer of 1" in text
+    assert "1 round, 1 task " in text
+    assert "The only one of the held-out tasks. Every column" in text
 
 
 def test_chance_is_called_chance(tmp_path: Path) -> None:

@@ -35,6 +35,19 @@ def test_other_shapes_keep_their_proportions() -> None:
     assert (np.ptp(xs) + 1, np.ptp(ys) + 1) == (128, 64)
 
 
+@pytest.mark.parametrize(
+    "long", ["many words of a prompt " * 8, "one_word_" * 20, "short " + "one_word_" * 20, "漢字かな交じり文" * 12]
+)
+def test_long_titles_do_not_cover_their_neighbours(long: str) -> None:
+    def column(titles: list[str]) -> bytes:
+        picture = Image.new("RGB", (64, 64), "red")
+        sheet = draw_sheet([[picture] * 3], [""], titles)
+        third = sheet.width // 3
+        return sheet.crop((third + 8, sheet.height - 160, 2 * third - 8, sheet.height)).tobytes()
+
+    assert column([long, "a", long]) == column(["b", "a", "b"])
+
+
 def test_a_run_gets_a_row_for_each_method(tmp_path: Path) -> None:
     results = make_results()
     write_sheet(results, painter(), tmp_path / "sheet.png", tasks=5)

@@ -15,6 +15,7 @@ from pagopt.comparison import Comparison, Entrant, Outcome, load_entrants, read_
 from pagopt.comparison.baselines import Baselines
 from pagopt.comparison.outcome import Choice, Measure, Standing
 from pagopt.comparison.statistics import Difference
+from pagopt.comparison.tables import legend, methods_rows
 from pagopt.comparison.verdict import warnings
 from pagopt.errors import PagoptError, RecipeError, StudyError
 from pagopt.heads import HeadMap, Site
@@ -161,6 +162,16 @@ def outcome(**gains: tuple[float, float, float]) -> Outcome:
             for short, other in against.items()
         ),
     )  # fmt: skip
+
+
+def test_tables_have_no_more_digits_and_comparisons_than_there_are() -> None:
+    tuned = outcome()
+    *others, mine = tuned.standings
+    mine = replace(mine, recipe={"scale": 7.360012, "cfg": 1.25}, means={"clip": 1.0}, errors={"clip": 0.1})
+    others = [replace(one, means={"clip": 1.0}, errors={"clip": 0.1}) for one in others]
+    assert methods_rows(replace(tuned, standings=(*others, mine)))[-1][0] == "mine (w 7.36, CFG 1.25)"
+    assert "corrected for 3 comparisons (Holm)" in legend(tuned)
+    assert "corrected for 1 comparison (Holm)" in legend(replace(tuned, differences=tuned.differences[:1]))
 
 
 def test_a_gain_that_disappears_is_said_in_words() -> None:

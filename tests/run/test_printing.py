@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from PIL import Image
 
 import pagopt.cli
 from pagopt.cli import main
+from pagopt.cli.search import show
 from pagopt.recipe import Recipe
+from tests.report.synthetic import make_results
 
 AWKWARD = "[b]1 [/c] :cat:"
 NAME = "[b]1 :cat:"
@@ -71,6 +75,39 @@ def test_runs_print_names_and_folders_as_they_are(say: Say, tiny_model: Path) ->
     assert store in say("store", "info", store)
     assert f"images to export {AWKWARD}" in say("store", "export", store, "--to", f"export {AWKWARD}")
     assert AWKWARD in say("generate", "--recipe", AWKWARD, "--prompt", "sun", "--out", "sun.png", status=2)
+
+
+def test_tables_in_a_pipe_are_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    results = make_results(tasks=9)
+    methods = [
+        replace(method, rewards={**method.rewards, "a_reward_with_a_long_name": method.rewards["clip"]})
+        for method in results.methods
+    ]
+    show(replace(results, methods=methods), Path("run"), "1 new image")
+    said = capsys.readouterr().out
+    (head,) = (line for line in said.splitlines() if line.startswith("method"))
+    assert [*methods[0].rewards, "found - this", "wins", "p"] == re.split(" {2,}", head)[1:]
+    for method in methods:
+        (line,) = (line for line in said.splitlines() if line.startswith(f"{method.name}  "))
+        assert line.count("\N{PLUS-MINUS SIGN}") == 4 + (method is not methods[-1])
+
+
+@pytest.mark.parametrize("columns", [50, 80])
+def test_no_name_is_cut_off_on_a_small_screen(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show(make_results(tasks=9), Path("run"), "1 new image")
+    assert "\N{HORIZONTAL ELLIPSIS}" not in capsys.readouterr().out
+
+
+def test_a_single_task_has_no_p_value(capsys: pytest.CaptureFixture[str]) -> None:
+    results = make_results(tasks=1)
+    tests = [replace(test, se=0.0, p_value=1.0) for test in results.tests]  # as a search writes them
+    show(replace(results, tests=tests), Path("run"), "1 new image")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("no guidance"))
+    assert line.split()[-1] == "100%"
 
 
 def test_score_prints_files_and_prompts_as_they_are(say: Say) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,27 @@ def test_many_parameters_get_the_most_important_curves(tmp_path: Path) -> None:
     assert len(curves) == PANELS
     assert curves[0].endswith("over strength"), "the hill"
     assert "5 further parameters mattered less" in page.text
+
+
+def test_names_of_choices_do_not_cover_each_other(tmp_path: Path) -> None:
+    names = ["identity", "image_identity", "image_to_image", "uniform", "mean_query", "row_maximum", "temperature"]
+    tuned = make_tuned()
+    rows = [
+        dataclasses.replace(row, parameters={**row.parameters, "target": names[row.number % 7]}) for row in tuned.trials
+    ]
+    text, _ = render(dataclasses.replace(tuned, trials=rows), tmp_path)
+    (panel,) = re.findall(r'<svg [^>]*aria-label="sharp of 24 trials over target".*?</svg>', text)
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="middle">([a-z_]+)<', panel)
+    assert {name for _, _, name in found} == set(names)
+    for line in {y for _, y, _ in found}:
+        row = sorted((float(x), 3 * len(name)) for x, y, name in found if y == line)
+        assert all(x + half < other - far for (x, half), (other, far) in pairwise(row))
+
+
+def test_dots_are_said_to_be_stopped_where_some_were(tmp_path: Path) -> None:
+    words = "Trials that were stopped early, hollow in the curves,"
+    assert words in render(make_tuned(), tmp_path)[1].text
+    assert words not in render(make_tuned(trials=4), tmp_path)[1].text
 
 
 def test_what_matters_is_found_and_what_does_not_is_called_chance() -> None:
