@@ -16,10 +16,13 @@ from pagopt.distribution import Interval
 from pagopt.errors import PagoptError
 from pagopt.paired import group_means, paired_p
 
-__all__ = ["REPEATS", "Difference", "difference", "mean_interval"]
+__all__ = ["LEVEL", "REPEATS", "Difference", "difference", "mean_interval"]
 
 REPEATS = 10_000
 """Draws of a bootstrap interval."""
+
+LEVEL = 0.05
+"""What the p-value has to be below, beside an interval on one side of 0, for a difference to be called one."""
 
 CELLS = 2**20  # numbers drawn at once
 
@@ -49,6 +52,19 @@ class Difference:
     wins: float
     p_value: float
     corrected: float = float("nan")
+
+    @property
+    def better(self) -> bool:
+        """Whether the first is clearly better.
+
+        The test has to agree with the interval: of few prompts that differ to one side, no draw ever reaches 0.
+        """
+        return self.low > 0 and self.p_value < LEVEL
+
+    @property
+    def worse(self) -> bool:
+        """Whether the first is clearly worse."""
+        return self.high < 0 and self.p_value < LEVEL
 
 
 def difference(

@@ -32,7 +32,7 @@ def warnings(outcome: Outcome) -> tuple[str, ...]:
         gained = []
         for measure in outcome.rewards:
             gain = outcome.difference(recipe, "no guidance", measure.label)
-            if gain.low <= 0:
+            if not gain.better:
                 continue
             gained.append(measure.label)
             start = f"{recipe} gains {span(gain)} in {measure.label} over no guidance, but "
@@ -53,7 +53,7 @@ def warnings(outcome: Outcome) -> tuple[str, ...]:
         lost = [
             f"{m.label} {span(d)}"
             for m in outcome.rewards
-            if (d := outcome.difference(recipe, "no guidance", m.label)).high < 0
+            if (d := outcome.difference(recipe, "no guidance", m.label)).worse
         ]
         if lost:
             where = f"gains in {_listed(gained)} but " if gained else ""
@@ -120,10 +120,10 @@ def notes(comparison: Comparison, outcome: Outcome, bests: Sequence[str]) -> tup
 
 def _gone(start: str, found: Difference, baseline: str) -> list[str]:
     """What to say where a gain does not hold against a baseline."""
-    if found.low > 0:
+    if found.better:
         return []
     against = f"against {baseline}: {span(found)}"
-    if found.high < 0:
+    if found.worse:
         return [f"{start}it is worse {against}."]
     return [f"{start}that gain disappears {against}. By this reward the recipe cannot be told from it."]
 

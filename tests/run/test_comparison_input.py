@@ -14,7 +14,7 @@ from pagopt.cli.evaluate import parser, reward_specs
 from pagopt.comparison import Comparison, Entrant, Outcome, load_entrants, read_prompts
 from pagopt.comparison.baselines import Baselines
 from pagopt.comparison.outcome import Choice, Measure, Standing
-from pagopt.comparison.statistics import Difference
+from pagopt.comparison.statistics import Difference, difference
 from pagopt.comparison.tables import legend, methods_rows
 from pagopt.comparison.verdict import warnings
 from pagopt.errors import PagoptError, RecipeError, StudyError
@@ -149,8 +149,8 @@ def test_rewards_are_names_mappings_or_files(tmp_path: Path) -> None:
             reward_specs([word])
 
 
-def outcome(**gains: tuple[float, float, float]) -> Outcome:
-    """One recipe against four baselines by one reward, with the given intervals."""
+def outcome(p: float = 0.01, **gains: tuple[float, float, float]) -> Outcome:
+    """One recipe against four baselines by one reward, with the given intervals; ``p`` where they leave 0 out."""
     names = {"no guidance": "none", "CFG 2": "cfg", "best of 1.5": "best-of", "mine": "recipe"}
     against = dict(zip(("none", "cfg", "best"), ("no guidance", "CFG 2", "best of 1.5"), strict=True))
     return Outcome(
@@ -158,8 +158,8 @@ def outcome(**gains: tuple[float, float, float]) -> Outcome:
         (Choice("cfg", "clip", "CFG 2", {"CFG 2": 1.0}, 0.5),),
         tuple(Standing(n, k, {"scale": 1.0, "cfg": 1.0}, 1.5, {}, {}, {}, (), ()) for n, k in names.items()),
         tuple(
-            Difference("mine", other, "clip", *gains.get(short, (2.0, 1.0, 3.0)), wins=0.5, p_value=0.5)
-            for short, other in against.items()
+            Difference("mine", other, "clip", *gain, wins=0.5, p_value=0.5 if gain[1] <= 0 <= gain[2] else p)
+            for gain, other in ((gains.get(short, (2.0, 1.0, 3.0)), other) for short, other in against.items())
         ),
     )  # fmt: skip
 
@@ -194,6 +194,17 @@ def test_a_gain_that_disappears_is_said_in_words() -> None:
     assert only.startswith("mine gains in what its search maximised (clip) and in nothing else")
     (loss,) = warnings(outcome(none=(-2.0, -3.0, -1.0)))
     assert loss.startswith("mine loses against no guidance in: clip")
+
+
+def test_few_prompts_to_one_side_are_no_difference() -> None:
+    """Of three gains a bootstrap never draws a loss, and by chance all of them have one sign in a quarter of cases."""
+    found = difference(("mine", "no guidance", "clip"), [2.0, 3.0, 9.0], [0.0, 0.0, 0.0], ["a", "b", "c"])
+    assert found.low > 0
+    assert found.p_value > 0.1
+    assert not found.better
+    assert not found.worse
+    assert warnings(outcome(p=found.p_value, none=(-2.0, -3.0, -1.0))) == ()
+    assert warnings(outcome(p=found.p_value, cfg=(0.5, -0.5, 1.5))) == (), "there was no clear gain to lose"
 
 
 def test_evaluate_prints_and_refuses(
