@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pagopt.atlas.findings import LEVEL, MOVED, Findings
 from pagopt.atlas.page import shown_tasks
 from pagopt.heads import MAIN_SITE, Head
+from pagopt.report.fonts import Font, font_for
 from pagopt.report.palette import STEPS, diverging_css, step_class
 
 __all__ = ["draw_effects", "draw_pictures"]
@@ -94,7 +95,9 @@ def draw_pictures(found: Findings, pictures: Mapping[str, Image.Image]) -> Image
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     for task, (x, y) in zip(shown, corners, strict=True):
-        draw.text((x, y), _cut(found.tasks[task][0], one[0]), fill=INK, font=_font(30), anchor="la")
+        draw.text(
+            (x, y), _cut(found.tasks[task][0], one[0]), fill=INK, font=font_for(found.tasks[task][0], 30), anchor="la"
+        )
         y += TITLE
         _paste(image, pictures[found.plain[task]], x, y + HEADER, plain)
         draw.text((x + plain[0] / 2, y + HEADER + plain[1] + 12), "no perturbation", FAINT, _font(22), anchor="mt")
@@ -157,7 +160,7 @@ def _fitted(picture: Image.Image, side: int) -> tuple[int, int]:
 
 def _cut(text: str, width: int) -> str:
     """As much of a title as fits."""
-    font = _font(30)
+    font = font_for(text, 30)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text} ...") > width:
@@ -170,7 +173,7 @@ def _row_name(place: tuple[str, int]) -> str:
     return f"L{block}" if site == MAIN_SITE else f"L{block}.{site}"
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 

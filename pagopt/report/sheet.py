@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pagopt.files import write_png
+from pagopt.report.fonts import Font, font_for
 from pagopt.results import Results
 
 __all__ = ["draw_sheet", "write_sheet"]
@@ -33,18 +34,20 @@ def draw_sheet(
     factor = side / max(first.size)
     width, height = (round(length * factor) for length in first.size)
     size = max(11, side // 9)
-    font, small = ImageFont.load_default(size), ImageFont.load_default(round(0.85 * size))
+    fonts = [font_for(title, size) for title in row_titles]
     gap = max(6, side // 12)
-    left = gap + (round(max(font.getlength(title) for title in row_titles)) + gap if any(row_titles) else 0)
-    titles = [_wrapped(title, small, width) for title in column_titles]
+    lengths = [font.getlength(title) for font, title in zip(fonts, row_titles, strict=True)]
+    left = gap + (round(max(lengths)) + gap if any(row_titles) else 0)
+    smaller = [font_for(title, round(0.85 * size)) for title in column_titles]
+    titles = [_wrapped(title, font, width) for title, font in zip(column_titles, smaller, strict=True)]
     top = gap + max(len(lines) for lines in titles) * round(1.25 * size) + gap // 2
     sheet = Image.new("RGB", (left + len(rows[0]) * (width + gap), top + len(rows) * (height + gap)), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, lines in enumerate(titles):
+    for column, (lines, font) in enumerate(zip(titles, smaller, strict=True)):
         for line, text in enumerate(reversed(lines)):
             place = (left + column * (width + gap) + width / 2, top - gap // 2 - line * 1.25 * size)
-            draw.text(place, text, fill=FAINT, font=small, anchor="ms")
-    for row, (pictures, title) in enumerate(zip(rows, row_titles, strict=True)):
+            draw.text(place, text, fill=FAINT, font=font, anchor="ms")
+    for row, (pictures, title, font) in enumerate(zip(rows, row_titles, fonts, strict=True)):
         y = top + row * (height + gap)
         draw.text((gap, y + height / 2), title, fill=INK, font=font, anchor="lm")
         for column, picture in enumerate(pictures):
@@ -70,7 +73,7 @@ def write_sheet(results: Results, image: Callable[[str], Image.Image], path: str
     write_png(path, draw_sheet(rows, [method.name for method in results.methods], prompts))
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+def _wrapped(text: str, font: Font, width: float) -> list[str]:
     """At most three lines, none wider than ``width``: of whole words, but for words that are wider themselves."""
     lines = [""]
     for word in text.split():
@@ -88,7 +91,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
     return [*lines[:2], f"{last} ..."]
 
 
-def _pieces(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+def _pieces(word: str, font: Font, width: float) -> list[str]:
     """A word, broken where it would be wider than ``width``."""
     pieces = [""]
     for character in word:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
-from pagopt.report import draw_sheet, write_sheet
+from pagopt.report import draw_sheet, fonts, write_sheet
 from tests.report.synthetic import make_results, painter
 
 
@@ -54,3 +55,49 @@ def test_a_run_gets_a_row_for_each_method(tmp_path: Path) -> None:
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height > len(results.methods) * 128
         assert 5 * 128 < sheet.width < 9 * 128
+
+
+def test_letters_that_pillows_font_lacks_are_looked_for_in_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of fonts there may be one that has them; the font that has all is taken, title by title."""
+    asked: list[str] = []
+
+    class Made:
+        def __init__(self, name: str) -> None:
+            self.letters = {"few.ttf": "ab", "many.ttf": "ab\u00e9"}[name]
+
+        def getmask(self, letter: str) -> bytes:
+            return letter.encode() if letter in self.letters else b"box"
+
+    own = ImageFont.truetype
+
+    def truetype(name: Any, size: int, **more: Any) -> Any:
+        if not isinstance(name, str):
+            return own(name, size, **more)  # Pillow's, which it holds in memory
+        asked.append(name)
+        if name == "none.ttf":
+            raise OSError
+        return Made(name)
+
+    fonts.font_for.cache_clear()
+    monkeypatch.setattr(fonts, "NAMES", ("none.ttf", "few.ttf", "many.ttf"))
+    monkeypatch.setattr("PIL.ImageFont.truetype", truetype)
+    try:
+        assert fonts.font_for("flat, red apple", 14).getname() == ("Aileron", "Regular")
+        assert not asked
+        assert fonts.font_for("b\u00e9b\u00e9", 14).letters == "ab\u00e9"
+        assert asked == ["none.ttf", "few.ttf", "many.ttf"]
+        assert fonts.font_for("\u82f9\u679c", 14).getname() == ("Aileron", "Regular"), "nothing has them"
+    finally:
+        fonts.font_for.cache_clear()
+
+
+def test_titles_in_other_letters_are_drawn() -> None:
+    """With the system's DejaVu, where it is; the titles of other columns stay as they were."""
+    if fonts.font_for("\u0434\u043e\u043c", 14).getname()[0] == "Aileron":
+        pytest.skip("no font here has Cyrillic letters")
+    picture = Image.new("RGB", (64, 64), "red")
+    two = np.asarray(draw_sheet([[picture] * 2], [""], ["house", "\u0434\u043e\u043c"]))
+    plain = np.asarray(draw_sheet([[picture] * 2], [""], ["house", "dom"]))
+    half = two.shape[1] // 2
+    assert np.array_equal(two[:, :half], plain[:, :half])
+    assert (two[:30, half:] < 200).any()
