@@ -29,13 +29,13 @@ from pagopt.render import Renderer
 from pagopt.report import guards, write_report, write_sheet
 from pagopt.results import Estimate, Method, Results, Round
 from pagopt.reward import Objective, Reward
+from pagopt.room import check_offload
 from pagopt.search import TITLES
 from pagopt.search.budget import Budget, Spending, search_within
 from pagopt.search.candidates import found_order
 from pagopt.store import Store
 from pagopt.study import Study
 from pagopt.summary import evidence, held_out_means, paired_test, scores_table
-from pagopt.task import Task
 
 __all__ = ["Run", "run_study"]
 
@@ -108,13 +108,13 @@ class Run:
         self.objective = Objective(study.specs, study.combine)
         self.own_code, self.model_files = study.own_code(), model_files(study.model)  # they may change during the run
         watch = Objective(study.watched).rewards if study.watch else {}
-        self.tasks: list[Task] = study.tasks()
-        self.searcher = study.searcher()
+        self.tasks, self.searcher = study.tasks(), study.searcher()
         self.budget = Budget() if study.budget is None else Budget.parse(study.budget)
         for reward in (*self.objective.rewards.values(), *watch.values()):
             reward.check_prompts([task.prompt for task in (*self.tasks, *study.held_out_tasks())])
         dtype, options = at_load(study.dtype, options)
         self.trainer = make_trainer(**options)  # before the model is loaded, since that may take minutes
+        check_offload(offload, self.trainer.strategy.root_device)
         pipe, self.weights = load_model(study.model, dtype, study.quantize)
         self.model_files = self.model_files or model_files(study.model)  # it may only now have come from the hub
         self.head_map: HeadMap = family_of(pipe).head_map(pipe.transformer)
@@ -133,8 +133,7 @@ class Run:
             folder.claim()
         self.progress = Progress(sum(self.images.values()), disable=quiet or not self.trainer.is_global_zero)
         self.trainer.callbacks.append(self.progress)
-        self.store = Store(store or folder.path / "store")
-        self.batch_size = batch_size
+        self.store, self.batch_size = Store(store or folder.path / "store"), batch_size
         self.evaluator = self._evaluator(self.renderer, self.objective.rewards)
         every = dict(self.objective.rewards)
         for label, reward in watch.items():

@@ -27,6 +27,7 @@ from pagopt.looks import SINGLE, Looks, distances
 from pagopt.models import family_of, load_model
 from pagopt.render import Renderer
 from pagopt.reward import Objective
+from pagopt.room import check_offload
 from pagopt.search.candidates import expression
 from pagopt.store import Store
 
@@ -87,6 +88,7 @@ class AtlasRun:
         precision = precision_of(options)
         dtype, options = at_load(atlas.dtype, options)
         self.trainer = make_trainer(**options)  # before the model is loaded, since that may take minutes
+        check_offload(offload, self.trainer.strategy.root_device)
         pipe, self.weights = load_model(atlas.model, dtype, atlas.quantize)
         self.heads = family_of(pipe).head_map(pipe.transformer)
         self.entries = atlas.entries(self.heads)

@@ -23,6 +23,7 @@ from pagopt.paired import holm, standard_error
 from pagopt.recipe import PLAIN
 from pagopt.render import Renderer
 from pagopt.reward import Objective, load_reward
+from pagopt.room import check_offload
 from pagopt.store import Store
 from pagopt.targets import make_target
 
@@ -85,6 +86,7 @@ class Run:
         self.extractor = self._extractor() if self.references else None
         dtype, remaining = at_load(comparison.dtype, options)
         self.trainer = make_trainer(**remaining)  # before the model is loaded, since that may take minutes
+        check_offload(offload, self.trainer.strategy.root_device)
         pipe, self.weights = load_model(comparison.drawn_model(), *comparison.asked_weights(dtype))
         self.head_map = family_of(pipe).head_map(pipe.transformer)
         self.renderer = Renderer(

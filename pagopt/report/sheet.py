@@ -32,7 +32,7 @@ def draw_sheet(
     """
     first = rows[0][0]
     factor = side / max(first.size)
-    width, height = (round(length * factor) for length in first.size)
+    width, height = (max(1, round(length * factor)) for length in first.size)
     size = max(11, side // 9)
     fonts = [font_for(title, size) for title in row_titles]
     gap = max(6, side // 12)
@@ -86,7 +86,7 @@ def _wrapped(text: str, font: Font, width: float) -> list[str]:
     if len(lines) <= 3:
         return lines
     last = lines[2]
-    while font.getlength(f"{last} ...") > width:
+    while last and font.getlength(f"{last} ...") > width:
         last = last[:-1]
     return [*lines[:2], f"{last} ..."]
 

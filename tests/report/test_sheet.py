@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import mkdocs
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 
 from pagopt.report import draw_sheet, fonts, write_sheet
 from tests.report.synthetic import make_results, painter
@@ -57,47 +58,44 @@ def test_a_run_gets_a_row_for_each_method(tmp_path: Path) -> None:
         assert 5 * 128 < sheet.width < 9 * 128
 
 
-def test_letters_that_pillows_font_lacks_are_looked_for_in_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder of fonts there may be one that has them; the font that has all is taken, title by title."""
-    asked: list[str] = []
-
-    class Made:
-        def __init__(self, name: str) -> None:
-            self.letters = {"few.ttf": "ab", "many.ttf": "ab\u00e9"}[name]
-
-        def getmask(self, letter: str) -> bytes:
-            return letter.encode() if letter in self.letters else b"box"
-
-    own = ImageFont.truetype
-
-    def truetype(name: Any, size: int, **more: Any) -> Any:
-        if not isinstance(name, str):
-            return own(name, size, **more)  # Pillow's, which it holds in memory
-        asked.append(name)
-        if name == "none.ttf":
-            raise OSError
-        return Made(name)
-
+@pytest.fixture
+def brought(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Real fonts in place of the machine's, from a package for the docs: one with signs alone, one with letters."""
+    folder = Path(mkdocs.__file__).parent / "themes" / "readthedocs" / "css" / "fonts"
+    names = ("no-such-font.ttf", str(folder / "fontawesome-webfont.ttf"), str(folder / "lato-normal.woff"))
+    monkeypatch.setattr(fonts, "NAMES", names)
     fonts.font_for.cache_clear()
-    monkeypatch.setattr(fonts, "NAMES", ("none.ttf", "few.ttf", "many.ttf"))
-    monkeypatch.setattr("PIL.ImageFont.truetype", truetype)
-    try:
-        assert fonts.font_for("flat, red apple", 14).getname() == ("Aileron", "Regular")
-        assert not asked
-        assert fonts.font_for("b\u00e9b\u00e9", 14).letters == "ab\u00e9"
-        assert asked == ["none.ttf", "few.ttf", "many.ttf"]
-        assert fonts.font_for("\u82f9\u679c", 14).getname() == ("Aileron", "Regular"), "nothing has them"
-    finally:
-        fonts.font_for.cache_clear()
+    yield
+    fonts.font_for.cache_clear()
 
 
-def test_titles_in_other_letters_are_drawn() -> None:
-    """With the system's DejaVu, where it is; the titles of other columns stay as they were."""
-    if fonts.font_for("\u0434\u043e\u043c", 14).getname()[0] == "Aileron":
-        pytest.skip("no font here has Cyrillic letters")
+@pytest.mark.parametrize(
+    ("title", "font"),
+    [
+        ("flat, red apple", "Aileron"),  # Pillow's own
+        ("b\u00e9b\u00e9", "Lato"),
+        ("\u0434\u043e\u043c", "Lato"),
+        ("\u82f9\u679c", "Aileron"),  # none of them has these
+    ],
+)
+def test_letters_that_pillows_font_lacks_are_looked_for_elsewhere(brought: None, title: str, font: str) -> None:
+    assert fonts.font_for(title, 14).getname()[0] == font
+
+
+def test_titles_in_other_letters_are_drawn(brought: None) -> None:
+    """The titles of other columns stay as they were."""
     picture = Image.new("RGB", (64, 64), "red")
-    two = np.asarray(draw_sheet([[picture] * 2], [""], ["house", "\u0434\u043e\u043c"]))
-    plain = np.asarray(draw_sheet([[picture] * 2], [""], ["house", "dom"]))
-    half = two.shape[1] // 2
-    assert np.array_equal(two[:, :half], plain[:, :half])
-    assert (two[:30, half:] < 200).any()
+
+    def column(title: str) -> np.ndarray:
+        return np.asarray(draw_sheet([[picture] * 2], [""], ["house", title]))
+
+    found, plain, lacking = map(column, ("\u0434\u043e\u043c", "dom", "\u82f9\u679c\u82f9"))
+    half = found.shape[1] // 2
+    assert np.array_equal(found[:, :half], plain[:, :half])
+    assert (found[:30, half:] < 200).any()
+    assert not np.array_equal(found, lacking), "no boxes"
+
+
+def test_a_column_may_be_narrower_than_any_title() -> None:
+    sheet = draw_sheet([[Image.new("RGB", (2, 256), "red")]], [""], ["four words and more"], side=64)
+    assert sheet.height > 64

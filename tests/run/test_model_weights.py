@@ -205,12 +205,24 @@ def test_a_search_with_offloaded_networks(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On the CPU it is refused, since nothing is gained there; without that rule it finds the same."""
-    for command in (["search", str(study)], ["plan", str(study)], ["generate", "--prompt", "cat", "--device", "cpu"]):
+    (tmp_path / "prompts.txt").write_text("key\nbus\n", encoding="utf-8")
+    Recipe("L1.H0").save(tmp_path / "recipe.json")
+    known = ["--prompts", str(tmp_path / "prompts.txt"), "--reward", "brightness", "--steps", "2", "--cfg_scales", "[]"]
+    for command in (
+        ["search", str(study)],
+        ["plan", str(study)],
+        ["atlas", "emoji"],
+        ["evaluate", str(tmp_path / "recipe.json"), *known],
+        ["generate", "--prompt", "cat", "--device", "cpu"],
+    ):
         words = [*command, *(CPU if command[0] != "generate" else [])]
         assert main([*words, "--out", str(tmp_path / f"{command[0]}.png"), "--offload", "model"]) == 2
-        assert "and this runs on the CPU" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert told.startswith("error: offload keeps networks off the GPU"), "no bar before it"
+        assert "and this runs on the CPU" in told
     assert main(["search", str(study), "--out", str(tmp_path / "whole"), *CPU]) == 0
-    monkeypatch.setattr("pagopt.evaluate.evaluator.check_offload", lambda offload, device: None)
+    for room in ("evaluate.evaluator", "experiment"):
+        monkeypatch.setattr(f"pagopt.{room}.check_offload", lambda offload, device: None)
     assert main(["search", str(study), "--out", str(tmp_path / "offloaded"), "--offload", "model", *CPU]) == 0
     whole, offloaded = (load_recipe(tmp_path / name / "recipe.json") for name in ("whole", "offloaded"))
     assert whole == offloaded
